@@ -1,0 +1,3 @@
+//! The `kmodlab` command.
+
+fn main() {}
