@@ -1,1 +1,3 @@
-//! image
+//! Kernels and userland: where they come from, how they are taken apart, and the cache they are kept in.
+
+pub mod cache;
