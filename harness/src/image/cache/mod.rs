@@ -83,7 +83,7 @@ impl fmt::Debug for Cache {
 #[derive(Debug, Clone)]
 pub struct Entry {
     path: PathBuf,
-    _in_use: Arc<fs::File>,
+    _in_use: Arc<Held>,
 }
 
 impl std::ops::Deref for Entry {
@@ -97,6 +97,18 @@ impl std::ops::Deref for Entry {
 impl AsRef<Path> for Entry {
     fn as_ref(&self) -> &Path {
         &self.path
+    }
+}
+
+/// A file or directory whose lock is let go of when this is dropped.
+///
+/// Closing it would not do: a child that another thread is just starting has a copy of it until it executes its program.
+#[derive(Debug)]
+struct Held(fs::File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.file().unlock();
     }
 }
 
@@ -261,7 +273,10 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(dir) if dir.file().try_lock().is_err() => return Ok(false),
-            Ok(_dir) => self.discard(&path)?,
+            Ok(dir) => {
+                let _held = Held(dir);
+                self.discard(&path)?;
+            }
         }
         fs::remove_file(lock_path(&path))?;
         Ok(true)
@@ -301,10 +316,11 @@ impl Cache {
             false if dir.file().try_lock_shared().is_err() => return Ok(Found::Missing),
             false => {}
         }
-        if !is_at(&dir, path) {
+        let held = Held(dir);
+        if !is_at(&held.0, path) {
             return Ok(Found::Missing);
         }
-        let entry = Entry { path: path.to_owned(), _in_use: Arc::new(dir) };
+        let entry = Entry { path: path.to_owned(), _in_use: Arc::new(held) };
         let Ok(manifest) = read_manifest(path) else { return Ok(Found::Broken) };
         match tree::stamp(path, &is_manifest) {
             Ok(stamp) if stamp == manifest.stamp => Ok(Found::Good(entry)),
@@ -368,7 +384,7 @@ impl Cache {
             });
         }
         temp.published = true;
-        temp.dir.file().lock_shared()?;
+        temp.dir.0.file().lock_shared()?;
         Ok(Entry { path: path.to_owned(), _in_use: Arc::clone(&temp.dir) })
     }
 
@@ -404,7 +420,7 @@ impl Cache {
     }
 
     /// Takes the lock of the entry at `path`; `None` when cancelled.
-    fn wait_for_lock(&self, path: &Path, label: &str, cancel: &Cancel) -> io::Result<Option<fs::File>> {
+    fn wait_for_lock(&self, path: &Path, label: &str, cancel: &Cancel) -> io::Result<Option<Held>> {
         let lock_path = lock_path(path);
         let mut waiting = None;
         loop {
@@ -434,7 +450,11 @@ impl Cache {
         for name in subdirectories(&self.root.join(TMP))? {
             let path = self.root.join(TMP).join(name);
             let Ok(dir) = fs::File::open(&path) else { continue };
-            if dir.file().try_lock().is_ok() && is_at(&dir, &path) {
+            if dir.file().try_lock().is_err() {
+                continue;
+            }
+            let held = Held(dir);
+            if is_at(&held.0, &path) {
                 // Another sweeper may be at it too.
                 let _ = fs::remove_dir_all(&path);
             }
@@ -457,7 +477,7 @@ impl Cache {
 /// A directory in `tmp`, held for as long as this lives, and removed with it unless it was published.
 struct Temp {
     path: PathBuf,
-    dir: Arc<fs::File>,
+    dir: Arc<Held>,
     published: bool,
 }
 
@@ -467,7 +487,11 @@ impl Temp {
             let path = tempfile::Builder::new().prefix("").tempdir_in(root.join(TMP))?.keep();
             let Ok(dir) = fs::File::open(&path) else { continue };
             // A sweeper may have come before the lock: then the directory is gone, or about to go.
-            if dir.file().try_lock().is_ok() && is_at(&dir, &path) {
+            if dir.file().try_lock().is_err() {
+                continue;
+            }
+            let dir = Held(dir);
+            if is_at(&dir.0, &path) {
                 return Ok(Temp { path, dir: Arc::new(dir), published: false });
             }
         }
@@ -484,15 +508,18 @@ impl Drop for Temp {
 }
 
 /// Takes the lock at `path`, unless somebody holds it.
-fn try_lock(path: &Path) -> io::Result<Option<fs::File>> {
+fn try_lock(path: &Path) -> io::Result<Option<Held>> {
     loop {
         let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
         match file.file().try_lock() {
             Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
-            // Else it was removed with its entry, between the opening and the locking.
-            Ok(()) if is_at(&file, path) => return Ok(Some(file)),
             Ok(()) => {}
+        }
+        let held = Held(file);
+        // Else it was removed with its entry, between the opening and the locking.
+        if is_at(&held.0, path) {
+            return Ok(Some(held));
         }
     }
 }
