@@ -14,3 +14,4 @@ pub mod scenario;
 pub mod trace;
 pub mod vm;
 pub mod work;
+pub mod yaml;
