@@ -1,1 +1,61 @@
-//! module
+//! Test modules: their sources, building them, and what their ELF files say.
+
+mod build;
+mod elf;
+mod source;
+mod toolchain;
+
+pub use build::{Builder, Built, Headers};
+pub use elf::{ModInfo, NotAModule};
+pub use source::{Source, Sources};
+pub use toolchain::{NoCompiler, Toolchain};
+
+/// Why a module could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such test module.
+    #[error("there is no test module `{name}` in `{dir}`")]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        dir: String,
+    },
+    /// Modules need each other in a circle.
+    #[error("test module `{0}` needs itself, by way of what it needs")]
+    Circle(String),
+    /// kbuild failed.
+    #[error("module `{module}` does not build for {image}\n{output}")]
+    Build {
+        /// The module.
+        module: String,
+        /// The kernel it was built for.
+        image: String,
+        /// The compiler's lines.
+        output: String,
+    },
+    /// kbuild ended well and left no module.
+    #[error("building `{module}` made no `{module}.ko`: its Kbuild must say `obj-m := {module}.o`")]
+    NoOutput {
+        /// The module.
+        module: String,
+    },
+    /// The compiler is missing.
+    #[error(transparent)]
+    Compiler(#[from] NoCompiler),
+    /// A process could not be run.
+    #[error(transparent)]
+    Process(#[from] crate::process::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The file is no module.
+    #[error(transparent)]
+    Elf(#[from] NotAModule),
+    /// The cache failed.
+    #[error("{0}")]
+    Cache(String),
+    /// The run was told to stop.
+    #[error("interrupted")]
+    Cancelled,
+}

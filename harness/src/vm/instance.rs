@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, send, sendmsg,
-    socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, send,
+    sendmsg, socketpair,
 };
 use serde_json::Value;
 
@@ -297,7 +297,8 @@ impl Vm {
         self.read_monitor()?;
         let status = self.process.wait().map_err(Error::io("wait for QEMU"))?;
         let stderr = String::from_utf8_lossy(&self.take(Channel::Stderr)).into_owned();
-        self.exit = Some(Exit { status, stderr: process::tail(&stderr, 20), reason: self.shutdown_reason.take() });
+        self.exit =
+            Some(Exit { status, stderr: process::tail(&stderr, 20), reason: self.shutdown_reason.take() });
         Ok(())
     }
 
@@ -305,7 +306,8 @@ impl Vm {
         let incoming = &mut self.ports[Channel::Qmp as usize].incoming;
         let Some(end) = incoming.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
         let lines: Vec<u8> = incoming.drain(..=end).collect();
-        for line in lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        for line in lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
+        {
             match qmp::decode(line) {
                 Some(Message::Greeting) => {}
                 Some(Message::Answer(id, answer)) => self.answers.push((id, answer)),
@@ -315,7 +317,9 @@ impl Vm {
                     }
                     self.events.push((event, data));
                 }
-                None => return Err(Error::Protocol(String::from_utf8_lossy(line).chars().take(200).collect())),
+                None => {
+                    return Err(Error::Protocol(String::from_utf8_lossy(line).chars().take(200).collect()));
+                }
             }
         }
         Ok(())
@@ -330,7 +334,13 @@ impl Vm {
     }
 
     /// Waits for the answer to a command.
-    pub(super) fn answer(&mut self, id: u64, name: &str, deadline: Instant, cancel: &Cancel) -> Result<Value, Error> {
+    pub(super) fn answer(
+        &mut self,
+        id: u64,
+        name: &str,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> Result<Value, Error> {
         loop {
             if let Some(index) = self.answers.iter().position(|(of, _)| *of == id) {
                 let (_, answer) = self.answers.swap_remove(index);
@@ -345,7 +355,13 @@ impl Vm {
     /// # Errors
     ///
     /// Where QEMU refuses, ends, or does not answer by the deadline.
-    pub fn qmp(&mut self, command: &str, arguments: Value, deadline: Instant, cancel: &Cancel) -> Result<Value, Error> {
+    pub fn qmp(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> Result<Value, Error> {
         let id = self.post(command, arguments);
         self.answer(id, command, deadline, cancel)
     }

@@ -86,7 +86,9 @@ impl Machine {
     /// The arguments of QEMU.
     pub fn args(&self, start: Start<'_>, memory: Memory<'_>, wiring: Wiring) -> Vec<OsString> {
         let mut args = Args(Vec::new());
-        args.flags(&["-nodefaults", "-no-user-config", "-no-reboot"]).pair("-display", "none").pair("-sandbox", SANDBOX);
+        args.flags(&["-nodefaults", "-no-user-config", "-no-reboot"])
+            .pair("-display", "none")
+            .pair("-sandbox", SANDBOX);
         let cpu = self.accel.cpu(self.arch);
         args.pair("-machine", format!("{},memory-backend=ram", self.arch.machine));
         args.pair("-accel", self.accel.name()).pair("-cpu", cpu).pair("-smp", self.smp.to_string());
@@ -102,7 +104,9 @@ impl Machine {
         }
         match start {
             Start::Kernel(boot) => {
-                args.pair("-kernel", &boot.kernel).pair("-initrd", &boot.initramfs).pair("-append", &boot.cmdline);
+                args.pair("-kernel", &boot.kernel)
+                    .pair("-initrd", &boot.initramfs)
+                    .pair("-append", &boot.cmdline);
             }
             Start::Incoming => {
                 args.pair("-incoming", "defer");
@@ -185,11 +189,20 @@ mod tests {
     #[test]
     fn a_snapshot_maps_its_memory_privately_and_waits() {
         for arch in Arch::all() {
-            let machine = Machine { arch, memory_mib: 256, smp: 2, accel: Accel::Tcg, devices: vec!["qemu-xhci".into()] };
+            let machine = Machine {
+                arch,
+                memory_mib: 256,
+                smp: 2,
+                accel: Accel::Tcg,
+                devices: vec!["qemu-xhci".into()],
+            };
             let line = line(&machine, Start::Incoming, Memory::Private(Path::new("/a,b/ram")));
             assert!(line.contains("share=off,mem-path=/a,,b/ram"), "{line}");
             assert!(line.contains("-incoming defer") && !line.contains("-kernel"), "{line}");
-            assert!(line.contains("virtserialport,chardev=trace,name=kmodlab.trace -device qemu-xhci"), "{line}");
+            assert!(
+                line.contains("virtserialport,chardev=trace,name=kmodlab.trace -device qemu-xhci"),
+                "{line}"
+            );
             assert!(!line.contains("-netdev") && !line.contains("-virtfs"), "{line}");
         }
     }

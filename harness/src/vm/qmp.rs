@@ -31,7 +31,10 @@ pub(super) fn decode(line: &[u8]) -> Option<Message> {
     }
     let id = value.get("id").and_then(Value::as_u64)?;
     if let Some(error) = value.get("error") {
-        return Some(Message::Answer(id, Err(error["desc"].as_str().unwrap_or("no reason given").to_owned())));
+        return Some(Message::Answer(
+            id,
+            Err(error["desc"].as_str().unwrap_or("no reason given").to_owned()),
+        ));
     }
     Some(Message::Answer(id, Ok(value.get_mut("return")?.take())))
 }

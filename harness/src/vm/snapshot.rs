@@ -77,7 +77,8 @@ impl Snapshot {
         let state = fs::File::open(&self.state).map_err(Error::io("read a snapshot"))?;
         let state = OwnedFd::from(state.into_parts().0);
         let uri = format!("fd:{}", number(&state));
-        let mut vm = Vm::start_inheriting(machine, Start::Incoming, Memory::Private(&self.memory), vec![state])?;
+        let mut vm =
+            Vm::start_inheriting(machine, Start::Incoming, Memory::Private(&self.memory), vec![state])?;
         vm.post("migrate-set-capabilities", capabilities());
         vm.post("migrate-incoming", json!({ "uri": uri }));
         Ok(vm)

@@ -1,0 +1,206 @@
+//! Building modules out of tree, against a kernel's headers, once.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::source::INCLUDE;
+use super::{Error, ModInfo, Source, Sources, Toolchain};
+use crate::arch::Arch;
+use crate::image::cache::{self, Cache, Entry, Key, KeyBuilder};
+use crate::process::{self, Command};
+use crate::work::{Cancel, Watch, Work};
+
+/// The kind of cache entry that holds a built module.
+const KIND: &str = "module";
+
+/// A kernel's build tree, as modules see it.
+#[derive(Debug, Clone)]
+pub struct Headers {
+    /// The directory for `make -C`.
+    pub dir: PathBuf,
+    /// What stands for the tree's content in keys of the cache.
+    pub key: String,
+    /// The architecture.
+    pub arch: Arch,
+    /// The image's name, for messages.
+    pub image: String,
+    /// Variables for `make`'s command line that this tree needs.
+    pub variables: Vec<String>,
+}
+
+/// A built module.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Its name.
+    pub name: String,
+    entry: Entry,
+}
+
+impl Built {
+    /// The module, without debug information: what a guest loads.
+    pub fn ko(&self) -> PathBuf {
+        self.entry.join(format!("{}.ko", self.name))
+    }
+
+    /// The module with its debug information.
+    pub fn debug(&self) -> PathBuf {
+        self.entry.join(format!("{}.ko.debug", self.name))
+    }
+
+    /// The symbols that it exports, as kbuild lists them.
+    fn symvers(&self) -> PathBuf {
+        self.entry.join("Module.symvers")
+    }
+
+    /// What its ELF file says.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read.
+    pub fn info(&self) -> Result<ModInfo, Error> {
+        Ok(ModInfo::read(&fs::read(self.ko())?)?)
+    }
+}
+
+/// Builds modules for one kernel.
+pub struct Builder<'a> {
+    cache: &'a Cache,
+    headers: Headers,
+    toolchain: Toolchain,
+    watch: &'a dyn Watch,
+    cancel: &'a Cancel,
+}
+
+impl<'a> Builder<'a> {
+    /// A builder for the kernel that `headers` belongs to.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no compiler for it.
+    pub fn new(
+        cache: &'a Cache,
+        headers: Headers,
+        watch: &'a dyn Watch,
+        cancel: &'a Cancel,
+    ) -> Result<Self, Error> {
+        let toolchain = Toolchain::find(headers.arch, cancel)?;
+        Ok(Builder { cache, headers, toolchain, watch, cancel })
+    }
+
+    /// The module `name`, after the modules it needs, each built where the cache has it not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Build`] with the compiler's lines, and what else can go wrong on the way.
+    pub fn build(&self, sources: &Sources, name: &str) -> Result<Vec<Built>, Error> {
+        let mut built: Vec<(Built, Key)> = Vec::new();
+        for source in sources.in_order(name)? {
+            let needs: Vec<&(Built, Key)> =
+                built.iter().filter(|(module, _)| source.needs.contains(&module.name)).collect();
+            let module = self.build_one(sources, source, &needs)?;
+            built.push(module);
+        }
+        Ok(built.into_iter().map(|(module, _)| module).collect())
+    }
+
+    fn build_one(
+        &self,
+        sources: &Sources,
+        source: &Source,
+        needs: &[&(Built, Key)],
+    ) -> Result<(Built, Key), Error> {
+        let label = format!("{} for {}", source.name, self.headers.image);
+        let mut key = KeyBuilder::new(&label)
+            .part("headers", &self.headers.key)
+            .part("compiler", &self.toolchain.version)
+            .part("variables", self.headers.variables.join("\n"));
+        for dir in sources.include().iter().chain([&source.dir]) {
+            for file in files(dir)? {
+                key = key.file(&file.to_string_lossy(), dir.join(&file))?;
+            }
+        }
+        let key = needs.iter().fold(key, |key, (module, of)| key.key(&module.name, of)).finish();
+        let make = |dir: &Path| {
+            let _work = Work::begin(self.watch, format!("build {label}"));
+            self.make(sources, source, needs, dir)
+        };
+        let entry = self.cache.entry(KIND, &key, self.cancel, make).map_err(|error| match error {
+            cache::Error::Make(error) => error,
+            cache::Error::Cancelled => Error::Cancelled,
+            other => Error::Cache(other.to_string()),
+        })?;
+        Ok((Built { name: source.name.clone(), entry }, key))
+    }
+
+    /// Builds in a copy of the sources, since kbuild writes beside them.
+    fn make(
+        &self,
+        sources: &Sources,
+        source: &Source,
+        needs: &[&(Built, Key)],
+        out: &Path,
+    ) -> Result<(), Error> {
+        let work = tempfile::Builder::new().prefix("build-").tempdir_in(out)?;
+        let dir = work.path().join(&source.name);
+        copy(&source.dir, &dir)?;
+        if let Some(include) = sources.include() {
+            copy(&include, &work.path().join(INCLUDE))?;
+        }
+        let symbols: Vec<String> =
+            needs.iter().map(|(module, _)| module.symvers().display().to_string()).collect();
+        let mut make = Command::new("make");
+        make.arg("-C").arg(&self.headers.dir).arg(format!("M={}", dir.display()));
+        make.arg(format!("ARCH={}", self.headers.arch.kbuild));
+        make.arg(format!("CROSS_COMPILE={}", self.toolchain.prefix));
+        make.arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.join(" ")));
+        make.args(&self.headers.variables).args(["W=1", "modules"]);
+        make.check(self.cancel).map_err(|error| self.build_error(source, &dir, error))?;
+        let built = dir.join(format!("{}.ko", source.name));
+        if !built.exists() {
+            return Err(Error::NoOutput { module: source.name.clone() });
+        }
+        let ko = out.join(format!("{}.ko", source.name));
+        let mut strip = Command::new(self.toolchain.tool("strip"));
+        strip.arg("--strip-debug").arg("-o").arg(&ko).arg(&built);
+        strip.check(self.cancel)?;
+        fs::rename(&built, out.join(format!("{}.ko.debug", source.name)))?;
+        fs::rename(dir.join("Module.symvers"), out.join("Module.symvers"))?;
+        work.close()?;
+        Ok(())
+    }
+
+    /// The compiler's lines, with the sources' own paths in them.
+    fn build_error(&self, source: &Source, copy: &Path, error: process::Error) -> Error {
+        let process::Error::Failed { output, .. } = error else { return error.into() };
+        Error::Build {
+            module: source.name.clone(),
+            image: self.headers.image.clone(),
+            output: output.replace(&copy.display().to_string(), &source.dir.display().to_string()),
+        }
+    }
+}
+
+/// The files of a source folder, in order, without what an earlier build in place left there.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = PathBuf::from(entry?.file_name());
+        let source = name
+            .extension()
+            .is_some_and(|extension| extension == "c" || extension == "h" || extension == "S");
+        if source || ["Kbuild", "Makefile"].iter().any(|file| name == Path::new(file)) {
+            files.push(name);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::create_dir(to)?;
+    for file in files(from)? {
+        fs::copy(from.join(&file), to.join(&file))?;
+    }
+    Ok(())
+}
