@@ -10,6 +10,8 @@ pub mod guest;
 pub mod image;
 pub mod module;
 pub mod process;
+pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod trace;
 pub mod vm;

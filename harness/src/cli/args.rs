@@ -1,0 +1,208 @@
+//! What the command line takes.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, ValueEnum};
+use clap_complete::Shell;
+
+use crate::arch::Arch;
+
+const EXAMPLES: &str = "\
+Examples:
+  kmodlab run                               every scenario on every default image
+  kmodlab run refcount --image x86_64       those with `refcount` in their id, on one image
+  kmodlab run my.yaml --arch arm --cold     one file, booting the guest
+  kmodlab list --coverage                   what the scenarios cover, and what not
+  kmodlab shell x86_64                      a guest to try things in
+  kmodlab doctor                            what is missing on this machine
+
+Exit codes: 0 all passed (skips allowed), 1 a case failed, crashed or timed out, 2 the command line or a file is wrong,
+125 a test could not be made, 130 interrupted. `git bisect run` takes them as they are.";
+
+/// Boots real kernels in QEMU, loads kernel modules into them, runs scenarios, and says what happened.
+#[derive(Debug, Parser)]
+#[command(name = "kmodlab", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Subcommand,
+}
+
+/// Arguments of every subcommand.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Global {
+    /// The folder that holds `images`, `scenarios` and `test-modules` [default: found from the working directory up]
+    #[arg(long, global = true, value_name = "DIR", env = "KMODLAB_ROOT")]
+    pub(super) root: Option<PathBuf>,
+    /// Where kernels, modules and snapshots are kept [default: kmodlab in the user's cache directory]
+    #[arg(long, global = true, value_name = "DIR", env = "KMODLAB_CACHE")]
+    pub(super) cache: Option<PathBuf>,
+    /// Say more
+    #[arg(short, long, global = true)]
+    pub(super) verbose: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Subcommand {
+    /// Run scenarios
+    Run(Run),
+    /// List cases without running them
+    List(List),
+    /// Validate scenario files without booting anything
+    Check(Check),
+    /// Start a guest and open a shell in it, with the test modules at hand
+    Shell(ShellArgs),
+    /// Say what this machine lacks, and the remedy
+    Doctor,
+    /// Print the JSON Schema of scenario files
+    Schema,
+    /// Show, fill and empty the cache of images
+    #[command(subcommand)]
+    Image(Image),
+    /// Build and list test modules
+    #[command(subcommand)]
+    Module(Module),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Which cases.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Selection {
+    /// Scenario files, folders of them, or a part of a scenario's id [default: every scenario]
+    #[arg(value_name = "SCENARIO")]
+    pub(super) scenarios: Vec<String>,
+    /// Only on this image; may be repeated [default: the default images]
+    #[arg(short, long = "image", value_name = "NAME")]
+    pub(super) images: Vec<String>,
+    /// Only on images of this architecture; may be repeated
+    #[arg(short, long = "arch", value_name = "ARCH")]
+    pub(super) archs: Vec<Arch>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    #[command(flatten)]
+    pub(super) machine: Machine,
+    /// How many cases run at once [default: from cores and free memory]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) jobs: Option<u16>,
+    /// Keep the artifacts of cases that passed, too
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// Where artifacts go [default: runs/ in kmodlab's folder of the user's state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(super) artifacts: Option<PathBuf>,
+    /// What is printed: a report for people to standard error, or one JSON document to standard output
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(super) format: Format,
+}
+
+/// How guests are run.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Machine {
+    /// Boot every guest instead of restoring it from a snapshot
+    #[arg(long)]
+    pub(super) cold: bool,
+    /// Who runs the guests' instructions; `auto` uses KVM where a trial shows that it works
+    #[arg(long, value_name = "ACCEL", default_value = "auto")]
+    pub(super) accel: AccelChoice,
+    /// Multiplies every time limit, for slow machines
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = positive)]
+    pub(super) timeout_scale: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum AccelChoice {
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// Show which rows of the source documents the scenarios cover, and which none does
+    #[arg(long)]
+    pub(super) coverage: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ShellArgs {
+    /// The image
+    pub(super) image: String,
+    #[command(flatten)]
+    pub(super) machine: Machine,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Image {
+    /// List the images, and what the cache holds
+    List,
+    /// Fetch and prepare images
+    Fetch {
+        /// The images [default: the default images]
+        names: Vec<String>,
+        /// Look for newer packages, even where the cache has some
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Remove everything from the cache that is not in use
+    Clean,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Module {
+    /// Build test modules and print where they are
+    Build {
+        /// The test modules, or folders with a Kbuild [default: every test module]
+        modules: Vec<String>,
+        /// Only for this image; may be repeated [default: the default images]
+        #[arg(short, long = "image", value_name = "NAME")]
+        images: Vec<String>,
+    },
+    /// List the test modules
+    List,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
+        _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
+/// Prints a completion script to standard output.
+pub(super) fn completions(shell: Shell) -> u8 {
+    clap_complete::generate(shell, &mut Args::command(), "kmodlab", &mut std::io::stdout());
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+}

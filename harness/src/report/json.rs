@@ -1,0 +1,135 @@
+//! The report for programs: one JSON document, at the end of the run.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::run::{CaseReport, Event, Kind, Reporter, Totals};
+
+/// The document.
+#[derive(Serialize)]
+struct Document {
+    cases: Vec<Case>,
+    totals: TotalsDocument,
+    interrupted: bool,
+    ms: u64,
+}
+
+#[derive(Serialize)]
+struct Case {
+    scenario: String,
+    image: String,
+    title: String,
+    file: String,
+    covers: Vec<String>,
+    outcome: &'static str,
+    reason: Option<String>,
+    start: Option<Start>,
+    ms: u64,
+    steps: Vec<Step>,
+    artifacts: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Start {
+    kind: &'static str,
+    ms: u64,
+}
+
+#[derive(Serialize)]
+struct Step {
+    name: String,
+    line: usize,
+    passed: bool,
+    ms: u64,
+}
+
+#[derive(Serialize)]
+struct TotalsDocument {
+    all: usize,
+    pass: usize,
+    fail: usize,
+    crash: usize,
+    timeout: usize,
+    skip: usize,
+    error: usize,
+}
+
+impl From<&CaseReport> for Case {
+    fn from(report: &CaseReport) -> Self {
+        Case {
+            scenario: report.id.scenario.clone(),
+            image: report.id.image.clone(),
+            title: report.title.clone(),
+            file: report.file.display().to_string(),
+            covers: report.covers.clone(),
+            outcome: report.outcome.kind().name(),
+            reason: report.outcome.reason(),
+            start: report.start.map(|start| Start { kind: start.kind.name(), ms: millis(start.time) }),
+            ms: millis(report.time),
+            steps: report
+                .steps
+                .iter()
+                .map(|step| Step {
+                    name: step.name.clone(),
+                    line: step.place.line,
+                    passed: step.passed,
+                    ms: millis(step.time),
+                })
+                .collect(),
+            artifacts: report.artifacts.as_ref().map(|dir| dir.display().to_string()),
+        }
+    }
+}
+
+impl From<Totals> for TotalsDocument {
+    fn from(totals: Totals) -> Self {
+        TotalsDocument {
+            all: totals.all(),
+            pass: totals.of(Kind::Pass),
+            fail: totals.of(Kind::Fail),
+            crash: totals.of(Kind::Crash),
+            timeout: totals.of(Kind::Timeout),
+            skip: totals.of(Kind::Skip),
+            error: totals.of(Kind::Error),
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Collects a run and writes it as one JSON document when it is over.
+pub struct Json<W> {
+    out: Mutex<(W, Vec<Case>)>,
+}
+
+impl<W: Write + Send> Json<W> {
+    /// A report that is written to `out`.
+    pub fn new(out: W) -> Self {
+        Json { out: Mutex::new((out, Vec::new())) }
+    }
+}
+
+impl<W: Write + Send> Reporter for Json<W> {
+    fn event(&self, event: &Event<'_>) {
+        let mut guard = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let (out, cases) = &mut *guard;
+        match event {
+            Event::CaseFinished(report) => cases.push((*report).into()),
+            Event::RunFinished { totals, time, interrupted } => {
+                let mut cases = std::mem::take(cases);
+                cases.sort_by(|a, b| (&a.scenario, &a.image).cmp(&(&b.scenario, &b.image)));
+                let document =
+                    Document { cases, totals: (*totals).into(), interrupted: *interrupted, ms: millis(*time) };
+                // Nobody is left to tell that standard output is closed.
+                let _ = serde_json::to_writer_pretty(&mut *out, &document);
+                let _ = writeln!(out);
+            }
+            _ => {}
+        }
+    }
+}

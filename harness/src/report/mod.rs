@@ -1,0 +1,7 @@
+//! Reports of a run. They consume events; nothing depends on them but the command line.
+
+mod human;
+mod json;
+
+pub use human::{Human, Verbosity};
+pub use json::Json;

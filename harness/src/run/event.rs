@@ -1,0 +1,129 @@
+//! What a run tells whoever reports on it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::outcome::{Outcome, Place, Totals};
+use crate::work::WorkEvent;
+
+/// Names a case: a scenario on an image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CaseId {
+    /// The scenario's id: its path below the folder of scenarios, without the extension.
+    pub scenario: String,
+    /// The image's name.
+    pub image: String,
+}
+
+impl fmt::Display for CaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.scenario, self.image)
+    }
+}
+
+/// How a case's guest came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartKind {
+    /// Restored from a snapshot.
+    Warm,
+    /// Booted.
+    Cold,
+}
+
+impl StartKind {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            StartKind::Warm => "warm",
+            StartKind::Cold => "cold",
+        }
+    }
+}
+
+/// How a case's guest came up, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// In which way.
+    pub kind: StartKind,
+    /// From QEMU's start to the agent's first answer.
+    pub time: Duration,
+}
+
+/// A step that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Its number, from 1, and what it does.
+    pub name: String,
+    /// Where it is written.
+    pub place: Place,
+    /// How long it took.
+    pub time: Duration,
+    /// Whether everything expected of it held.
+    pub passed: bool,
+}
+
+/// A case that is over.
+#[derive(Debug, Clone)]
+pub struct CaseReport {
+    /// Which.
+    pub id: CaseId,
+    /// The scenario's title.
+    pub title: String,
+    /// The scenario's file.
+    pub file: PathBuf,
+    /// The rows of the source documents that it covers.
+    pub covers: Vec<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How its guest came up, where it did.
+    pub start: Option<Start>,
+    /// How long the case took.
+    pub time: Duration,
+    /// The steps that were done.
+    pub steps: Vec<StepReport>,
+    /// The end of the kernel log, else of the console.
+    pub log_tail: Vec<String>,
+    /// The folder with its artifacts, where they are kept.
+    pub artifacts: Option<PathBuf>,
+}
+
+/// What a run tells.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The run begins.
+    RunStarted {
+        /// How many cases it has.
+        cases: usize,
+        /// How many of them run at once.
+        jobs: usize,
+    },
+    /// Preparing something goes on.
+    Work(WorkEvent),
+    /// A case begins.
+    CaseStarted(&'a CaseId),
+    /// A case begins a step.
+    StepStarted {
+        /// The case.
+        id: &'a CaseId,
+        /// The step, by number and what it does.
+        step: &'a str,
+    },
+    /// A case is over.
+    CaseFinished(&'a CaseReport),
+    /// The run is over.
+    RunFinished {
+        /// How the cases ended.
+        totals: Totals,
+        /// How long it took.
+        time: Duration,
+        /// Whether it was interrupted, so that cases are missing.
+        interrupted: bool,
+    },
+}
+
+/// Is told of a run. Reporters implement it; they are called from several threads.
+pub trait Reporter: Send + Sync {
+    /// Takes one event.
+    fn event(&self, event: &Event<'_>);
+}
