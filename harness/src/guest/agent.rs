@@ -1,0 +1,35 @@
+//! The agent's source, which is compiled for each guest architecture with the cross compiler that modules need anyway.
+
+/// The source files, by name.
+pub const SOURCES: &[(&str, &str)] = &[
+    ("agent.h", include_str!("../../../images/agent/agent.h")),
+    ("boot.c", include_str!("../../../images/agent/boot.c")),
+    ("files.c", include_str!("../../../images/agent/files.c")),
+    ("main.c", include_str!("../../../images/agent/main.c")),
+    ("module.c", include_str!("../../../images/agent/module.c")),
+    ("numbers.c", include_str!("../../../images/agent/numbers.c")),
+    ("run.c", include_str!("../../../images/agent/run.c")),
+    ("serve.c", include_str!("../../../images/agent/serve.c")),
+    ("stream.c", include_str!("../../../images/agent/stream.c")),
+    ("wire.c", include_str!("../../../images/agent/wire.c")),
+];
+
+/// The compiler's flags. Static, because the guest has no shared libraries.
+pub const CFLAGS: &[&str] =
+    &["-std=gnu11", "-static", "-pthread", "-O2", "-s", "-Wall", "-Wextra", "-Werror"];
+
+/// The arguments that compile the agent, run in a directory that holds [`SOURCES`], to the program `output` there.
+pub fn compiler_args(output: &str) -> impl Iterator<Item = &str> {
+    let sources = SOURCES.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".c"));
+    CFLAGS.iter().copied().chain(["-o", output]).chain(sources)
+}
+
+/// Where the initramfs has the list of modules for the agent to load at boot: paths, one a line, in order.
+pub const MODULE_LIST: &str = "/etc/kmodlab/modules";
+
+/// The virtio-serial port for requests and replies.
+pub const CONTROL_PORT: &str = "kmodlab.control";
+/// The virtio-serial port that carries the kernel log from boot on: records of `/dev/kmsg` as read.
+pub const LOG_PORT: &str = "kmodlab.log";
+/// The virtio-serial port for trace streams.
+pub const TRACE_PORT: &str = "kmodlab.trace";
