@@ -125,8 +125,10 @@ mod tests {
         archive.finish().unwrap()
     }
 
-    /// Name, mode, device and content of each entry.
-    fn read(mut bytes: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    /// Name, mode, device and content.
+    type Entry = (String, u32, (u32, u32), Vec<u8>);
+
+    fn read(mut bytes: &[u8]) -> Vec<Entry> {
         let mut entries = Vec::new();
         loop {
             let mut reader = newc::Reader::new(bytes).unwrap();
