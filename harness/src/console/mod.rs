@@ -1,1 +1,2 @@
-//! console
+//! The kernel's log.
+pub(crate) mod lines;
