@@ -12,6 +12,9 @@
 #include <linux/proc_fs.h>
 #include <linux/version.h>
 #include <asm/sections.h>
+#ifdef CONFIG_PPC
+#include <asm/code-patching.h>
+#endif
 
 /*
  * v5.6, d56c0d45f0e2 ("proc: decouple proc from VFS with "struct proc_ops""): files in /proc are
@@ -37,14 +40,20 @@
 #endif
 
 /*
- * The address of a function's first instruction.  A function pointer is something else where it
- * points to a descriptor (ppc64 with the ELFv1 ABI, ia64, parisc64), or has the Thumb bit set (arm).
+ * The address of the first instruction that every call of a function executes.  A function pointer is
+ * something else where it points to a descriptor (ppc64 with the ELFv1 ABI, ia64, parisc64), where calls
+ * inside a module skip the function's first instructions (ppc64 with the ELFv2 ABI), and where it has
+ * the Thumb bit set (arm).
  */
 static inline unsigned long kmodlab_text_address(void *function)
 {
+#ifdef CONFIG_PPC
+	return ppc_function_entry(function);
+#else
 	unsigned long address = (unsigned long)dereference_function_descriptor(function);
 
 	return IS_ENABLED(CONFIG_THUMB2_KERNEL) ? address & ~1UL : address;
+#endif
 }
 
 /*

@@ -26,12 +26,13 @@
  * A write answers EINVAL where the line is not such a command, or breaks a limit.  Several writers'
  * commands run concurrently.
  *
- * int probe_target_init(int a), a + 1, is called with 41 once, while the module is being loaded; its
- * code is gone afterwards.
+ * int probe_target_init(int a), a + 1, is called with 41 once, while the module is being loaded.  Its
+ * code is gone afterwards, but on ppc64, which keeps it (module_init_section() in
+ * arch/powerpc/kernel/module_64.c).
  *
  * The file, mode 0600, reads as key=value lines: command, the last one done; result, in decimal, and
  * result_hex; inner_offset; addr_COMMAND, for each command, the address of its function's first
- * instruction; addr_init, the same.  No parameters.
+ * instruction that every call executes; addr_init, the same.  No parameters.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
