@@ -10,11 +10,11 @@
 //! - A directory in `tmp` is held, exclusively, by whoever fills it; one that nobody holds is swept.
 
 mod key;
+mod lock;
 mod tree;
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -25,6 +25,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 pub use self::key::{Key, KeyBuilder, sha256_file};
+pub use self::lock::Scratch;
+use self::lock::{Held, is_at, try_lock};
 use crate::work::{Cancel, Watch, Work, WorkEvent};
 
 /// The environment variable that names the cache directory.
@@ -33,12 +35,9 @@ pub const ENV: &str = "KMODLAB_CACHE";
 const MANIFEST: &str = ".manifest.json";
 const TMP: &str = "tmp";
 
-/// How an entry could not be had; `E` is what its maker fails with.
+/// How the cache itself failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error<E: std::error::Error + 'static> {
-    /// The maker failed.
-    #[error(transparent)]
-    Make(E),
+pub enum Error {
     /// The disk is full.
     #[error(
         "no space left for `{label}` in the cache `{root}`: {written} MiB of it were written, {free} MiB are free\n\
@@ -64,6 +63,15 @@ pub enum Error<E: std::error::Error + 'static> {
     /// The run was told to stop.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(error) => error,
+            error => io::Error::other(error),
+        }
+    }
 }
 
 /// The cache.
@@ -100,18 +108,6 @@ impl AsRef<Path> for Entry {
     }
 }
 
-/// A file or directory whose lock is let go of when this is dropped.
-///
-/// Closing it would not do: a child that another thread is just starting has a copy of it until it executes its program.
-#[derive(Debug)]
-struct Held(fs::File);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.0.file().unlock();
-    }
-}
-
 /// An entry as `kmodlab image list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -144,6 +140,12 @@ struct Manifest {
     content: String,
 }
 
+/// What whoever wants an entry gets.
+enum Claim {
+    Entry(Entry),
+    Make(Held),
+}
+
 /// What is found in an entry's place.
 enum Found {
     Good(Entry),
@@ -173,7 +175,7 @@ impl Cache {
         };
         let cache = Cache { root: std::path::absolute(root)?, watch };
         fs::create_dir_all(cache.root.join(TMP))?;
-        cache.sweep()?;
+        lock::sweep(&cache.root.join(TMP))?;
         Ok(cache)
     }
 
@@ -190,27 +192,19 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::Make`] with the maker's own error; [`Error::NoSpace`] where the disk is full; [`Error::Cancelled`] when
+    /// The maker's own error; [`Error::NoSpace`] where it failed because the disk is full; [`Error::Cancelled`] when
     /// `cancel` came while waiting for another maker; [`Error::Io`].
-    pub fn entry<E: std::error::Error + Send + Sync + 'static>(
+    pub fn entry<E: std::error::Error + From<Error> + Send + Sync + 'static>(
         &self,
         kind: &str,
         key: &Key,
         cancel: &Cancel,
         make: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<Entry, Error<E>> {
+    ) -> Result<Entry, E> {
         let path = self.path(kind, key.as_str());
-        if let Found::Good(entry) = self.find(&path, false)? {
-            mark_used(&path);
-            return Ok(entry);
-        }
-        fs::create_dir_all(self.root.join(kind))?;
-        let Some(_lock) = self.wait_for_lock(&path, key.label(), cancel)? else {
-            return Err(Error::Cancelled);
-        };
-        let entry = match self.mend(&path)? {
-            Some(entry) => entry,
-            None => self.make(&path, key, make)?,
+        let entry = match self.claim(&path, key, cancel)? {
+            Claim::Entry(entry) => entry,
+            Claim::Make(_lock) => self.make(&path, key, make)?,
         };
         mark_used(&path);
         Ok(entry)
@@ -236,6 +230,16 @@ impl Cache {
             mark_used(&path);
         }
         Ok(entry)
+    }
+
+    /// An empty directory on the cache's file system, removed with the value returned, or, should this process be
+    /// killed, swept later.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub fn scratch(&self) -> io::Result<Scratch> {
+        Scratch::new(&self.root.join(TMP))
     }
 
     /// Every entry, by kind and label.
@@ -295,12 +299,22 @@ impl Cache {
                 false => cleaned.in_use.push(entry),
             }
         }
-        self.sweep()?;
+        lock::sweep(&self.root.join(TMP))?;
         Ok(cleaned)
     }
 
     fn path(&self, kind: &str, key: &str) -> PathBuf {
         self.root.join(kind).join(key)
+    }
+
+    /// The entry at `path`, or else its lock: then it is for the caller to make.
+    fn claim(&self, path: &Path, key: &Key, cancel: &Cancel) -> Result<Claim, Error> {
+        if let Found::Good(entry) = self.find(path, false)? {
+            return Ok(Claim::Entry(entry));
+        }
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        let lock = self.wait_for_lock(path, key.label(), cancel)?;
+        Ok(self.mend(path)?.map_or(Claim::Make(lock), Claim::Entry))
     }
 
     /// Looks at what is in an entry's place. `locked` says that the caller holds its lock, so that nobody can be at
@@ -358,17 +372,17 @@ impl Cache {
         Ok(None)
     }
 
-    fn make<E: std::error::Error + Send + Sync + 'static>(
+    fn make<E: std::error::Error + From<Error> + Send + Sync + 'static>(
         &self,
         path: &Path,
         key: &Key,
         make: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<Entry, Error<E>> {
-        let mut temp = Temp::new(&self.root)?;
+    ) -> Result<Entry, E> {
+        let mut temp = self.scratch().map_err(Error::Io)?;
         if let Err(error) = make(&temp.path) {
             return Err(match self.is_full(&error) {
-                true => self.no_space(key, &temp, error),
-                false => Error::Make(error),
+                true => self.no_space(key, &temp, error).into(),
+                false => error,
             });
         }
         let publish = || {
@@ -379,12 +393,12 @@ impl Cache {
         };
         if let Err(error) = publish() {
             return Err(match self.is_full(&error) {
-                true => self.no_space(key, &temp, error),
-                false => Error::Io(error),
+                true => self.no_space(key, &temp, error).into(),
+                false => Error::Io(error).into(),
             });
         }
         temp.published = true;
-        temp.dir.0.file().lock_shared()?;
+        temp.dir.0.file().lock_shared().map_err(Error::Io)?;
         Ok(Entry { path: path.to_owned(), _in_use: Arc::clone(&temp.dir) })
     }
 
@@ -404,12 +418,12 @@ impl Cache {
         rustix::fs::statvfs(&self.root).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    fn no_space<E: std::error::Error + 'static>(
+    fn no_space(
         &self,
         key: &Key,
-        temp: &Temp,
+        temp: &Scratch,
         source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Error<E> {
+    ) -> Error {
         Error::NoSpace {
             label: key.label().to_owned(),
             root: self.root.clone(),
@@ -419,13 +433,13 @@ impl Cache {
         }
     }
 
-    /// Takes the lock of the entry at `path`; `None` when cancelled.
-    fn wait_for_lock(&self, path: &Path, label: &str, cancel: &Cancel) -> io::Result<Option<Held>> {
+    /// Takes the lock of the entry at `path`.
+    fn wait_for_lock(&self, path: &Path, label: &str, cancel: &Cancel) -> Result<Held, Error> {
         let lock_path = lock_path(path);
         let mut waiting = None;
         loop {
             if let Some(lock) = try_lock(&lock_path)? {
-                return Ok(Some(lock));
+                return Ok(lock);
             }
             waiting.get_or_insert_with(|| {
                 Work::begin(&*self.watch, format!("wait for `{label}`, which another run is making"))
@@ -434,36 +448,19 @@ impl Cache {
             let pause = Timespec { tv_sec: 0, tv_nsec: 30_000_000 };
             let mut fds = [PollFd::from_borrowed_fd(cancel.fd(), PollFlags::IN)];
             if poll(&mut fds, Some(&pause)).is_ok_and(|ready| ready > 0) {
-                return Ok(None);
+                return Err(Error::Cancelled);
             }
         }
     }
 
     /// Takes an entry away. It is renamed first, so that nobody meets half of it.
     fn discard(&self, path: &Path) -> io::Result<()> {
-        let temp = Temp::new(&self.root)?;
+        let temp = self.scratch()?;
         fs::rename(path, temp.path.join("discarded"))
     }
 
-    /// Removes the directories in `tmp` that nobody holds.
-    fn sweep(&self) -> io::Result<()> {
-        for name in subdirectories(&self.root.join(TMP))? {
-            let path = self.root.join(TMP).join(name);
-            let Ok(dir) = fs::File::open(&path) else { continue };
-            if dir.file().try_lock().is_err() {
-                continue;
-            }
-            let held = Held(dir);
-            if is_at(&held.0, &path) {
-                // Another sweeper may be at it too.
-                let _ = fs::remove_dir_all(&path);
-            }
-        }
-        Ok(())
-    }
-
     fn write_manifest(&self, entry: &Path, manifest: &Manifest) -> io::Result<()> {
-        let temp = Temp::new(&self.root)?;
+        let temp = self.scratch()?;
         let new = temp.path.join(MANIFEST);
         fs::write(&new, serde_json::to_vec_pretty(manifest)?)?;
         fs::rename(new, entry.join(MANIFEST))
@@ -472,62 +469,6 @@ impl Cache {
     fn warn(&self, text: String) {
         self.watch.work(WorkEvent::Warning(text));
     }
-}
-
-/// A directory in `tmp`, held for as long as this lives, and removed with it unless it was published.
-struct Temp {
-    path: PathBuf,
-    dir: Arc<Held>,
-    published: bool,
-}
-
-impl Temp {
-    fn new(root: &Path) -> io::Result<Self> {
-        loop {
-            let path = tempfile::Builder::new().prefix("").tempdir_in(root.join(TMP))?.keep();
-            let Ok(dir) = fs::File::open(&path) else { continue };
-            // A sweeper may have come before the lock: then the directory is gone, or about to go.
-            if dir.file().try_lock().is_err() {
-                continue;
-            }
-            let dir = Held(dir);
-            if is_at(&dir.0, &path) {
-                return Ok(Temp { path, dir: Arc::new(dir), published: false });
-            }
-        }
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        if !self.published {
-            // What cannot be removed now is swept later.
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
-/// Takes the lock at `path`, unless somebody holds it.
-fn try_lock(path: &Path) -> io::Result<Option<Held>> {
-    loop {
-        let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
-        match file.file().try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => return Err(error),
-            Ok(()) => {}
-        }
-        let held = Held(file);
-        // Else it was removed with its entry, between the opening and the locking.
-        if is_at(&held.0, path) {
-            return Ok(Some(held));
-        }
-    }
-}
-
-/// Whether an open file is the one at `path`.
-fn is_at(file: &fs::File, path: &Path) -> bool {
-    let id = |meta: &std::fs::Metadata| (meta.dev(), meta.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(open), Ok(there)) if id(&open) == id(&there))
 }
 
 fn lock_path(entry: &Path) -> PathBuf {
