@@ -48,7 +48,8 @@ static const int signals[] = {
 
 static uint32_t find(const int *table, size_t size, int native)
 {
-	for (size_t i = 1; i < size; i++)
+	/* Numbers without a name are holes, and 0 is no error. */
+	for (size_t i = 1; native && i < size; i++)
 		if (table[i] == native)
 			return (uint32_t)i;
 	return (uint32_t)native;
