@@ -152,7 +152,7 @@ int unload_module(const char *name, bool force);
 void open_streams(int log, int trace);
 /* Copies a file to a port from now on; an errno or 0. With `answer` its end is reported under `id`. */
 int start_stream(const char *path, enum port port, uint32_t id, bool answer);
-/* Writes the line that a greeting leaves in every port, and counts bytes from there. */
+/* Has every port carry what is there, then the line that a greeting leaves, and counts bytes from there. */
 void mark_ports(uint32_t id);
 
 /* Starts a detached thread; an errno or 0. */

@@ -238,7 +238,7 @@ void handle_hello(struct job *job)
 	uint32_t nanoseconds;
 
 	/* Another version may have anything after its number; what it can read of the answer is ours. */
-	if (take_u32(job) == PROTOCOL_VERSION) {
+	if (take_u32(job) == PROTOCOL_VERSION || job->malformed) {
 		seconds = take_u64(job);
 		nanoseconds = take_u32(job);
 		entropy = take_bytes(job, &entropy_size);

@@ -70,19 +70,6 @@ static int write_port(enum port port, const void *data, size_t size)
 	return error;
 }
 
-void mark_ports(uint32_t id)
-{
-	char line[64];
-	int size = snprintf(line, sizeof(line), "\036kmodlab-agent: hello %u\n", id);
-
-	for (int port = 0; port < PORT_COUNT; port++) {
-		pthread_mutex_lock(&targets[port].lock);
-		write_all(targets[port].fd, line, (size_t)size);
-		targets[port].count = 0;
-		pthread_mutex_unlock(&targets[port].lock);
-	}
-}
-
 /* Fills the buffer with what is there. Returns an errno: EAGAIN for all read, 0 for a full buffer, ENODATA at the end. */
 static int fill(struct stream *stream, size_t *size)
 {
@@ -291,6 +278,21 @@ static bool turn_all(enum port port)
 	}
 	pthread_mutex_unlock(&streams_lock);
 	return drained;
+}
+
+void mark_ports(uint32_t id)
+{
+	char line[64];
+	int size = snprintf(line, sizeof(line), "\036kmodlab-agent: hello %u\n", id);
+
+	for (enum port port = 0; port < PORT_COUNT; port++) {
+		/* What was there before comes before, the log of the boot above all. */
+		turn_all(port);
+		pthread_mutex_lock(&targets[port].lock);
+		write_all(targets[port].fd, line, (size_t)size);
+		targets[port].count = 0;
+		pthread_mutex_unlock(&targets[port].lock);
+	}
 }
 
 void handle_sync(struct job *job)
