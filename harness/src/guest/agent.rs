@@ -14,9 +14,9 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("wire.c", include_str!("../../../images/agent/wire.c")),
 ];
 
-/// The compiler's flags. Static, because the guest has no shared libraries.
-pub const CFLAGS: &[&str] =
-    &["-std=gnu11", "-static", "-pthread", "-O2", "-s", "-Wall", "-Wextra", "-Werror"];
+/// The compiler's flags. Static, because the guest has no shared libraries; warnings are errors only in the tests, so that
+/// a newer compiler does not stop anyone.
+pub const CFLAGS: &[&str] = &["-std=gnu11", "-static", "-pthread", "-O2", "-s", "-Wall", "-Wextra"];
 
 /// The arguments that compile the agent, run in a directory that holds [`SOURCES`], to the program `output` there.
 pub fn compiler_args(output: &str) -> impl Iterator<Item = &str> {

@@ -28,7 +28,7 @@ fn program() -> PathBuf {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
         let mut cc = Command::new("cc");
-        cc.args(compiler_args("agent")).dir(dir.path());
+        cc.arg("-Werror").args(compiler_args("agent")).dir(dir.path());
         cc.check(&Cancel::new().unwrap()).unwrap();
         std::fs::rename(dir.path().join("agent"), &program).unwrap();
     }
