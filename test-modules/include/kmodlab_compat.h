@@ -66,4 +66,60 @@ static inline unsigned long kmodlab_text_address(void *function)
 #define KMODLAB_ASM_TEXT(function)	#function
 #endif
 
+/*
+ * The first 8 words of a probed function's arguments, at its entry: kmodlab_argument(), where
+ * KMODLAB_HAS_ARGUMENTS is 1.  The kernel has regs_get_kernel_argument() for it, since v4.20 at the
+ * earliest and on some architectures only: not on arm, and not on powerpc in v6.1.
+ */
+#ifdef CONFIG_HAVE_FUNCTION_ARG_ACCESS_API
+#define KMODLAB_HAS_ARGUMENTS	1
+static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int n)
+{
+	return regs_get_kernel_argument(regs, n);
+}
+#else
+/* How many are in registers, which those are, and the first word on the stack. */
+#if defined(CONFIG_X86_64)
+#define KMODLAB_REGISTERS	{ regs->di, regs->si, regs->dx, regs->cx, regs->r8, regs->r9 }
+#define KMODLAB_STACK_WORD	1	/* after the return address */
+#elif defined(CONFIG_X86_32)
+#define KMODLAB_REGISTERS	{ regs->ax, regs->dx, regs->cx }
+#define KMODLAB_STACK_WORD	1
+#elif defined(CONFIG_ARM)
+#define KMODLAB_REGISTERS	{ regs->ARM_r0, regs->ARM_r1, regs->ARM_r2, regs->ARM_r3 }
+#define KMODLAB_STACK_WORD	0
+#elif defined(CONFIG_ARM64)
+#define KMODLAB_REGISTERS	{ regs->regs[0], regs->regs[1], regs->regs[2], regs->regs[3], \
+				  regs->regs[4], regs->regs[5], regs->regs[6], regs->regs[7] }
+#define KMODLAB_STACK_WORD	0
+#elif defined(CONFIG_PPC)
+#define KMODLAB_REGISTERS	{ regs->gpr[3], regs->gpr[4], regs->gpr[5], regs->gpr[6], \
+				  regs->gpr[7], regs->gpr[8], regs->gpr[9], regs->gpr[10] }
+#define KMODLAB_STACK_WORD	0
+#endif
+#ifdef KMODLAB_REGISTERS
+#define KMODLAB_HAS_ARGUMENTS	1
+static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int n)
+{
+	unsigned long in_registers[] = KMODLAB_REGISTERS;
+
+	if (n < ARRAY_SIZE(in_registers))
+		return in_registers[n];
+	return ((unsigned long *)kernel_stack_pointer(regs))[n - ARRAY_SIZE(in_registers) +
+							     KMODLAB_STACK_WORD];
+}
+#else
+#define KMODLAB_HAS_ARGUMENTS	0
+static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int n)
+{
+	return 0;
+}
+#endif
+#endif
+
+/* v5.13, cf68fffb66d6 ("add support for Clang CFI"): functions exempt from control-flow integrity. */
+#ifndef __nocfi
+#define __nocfi
+#endif
+
 #endif

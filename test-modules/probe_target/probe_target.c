@@ -51,6 +51,7 @@
 #include <linux/uaccess.h>
 
 #include "kmodlab_compat.h"
+#include "kmodlab_target.h"
 
 #define MAX_LINE	256
 #define MAX_NUMBERS	8
@@ -58,12 +59,6 @@
 #define MAX_US		2000000
 #define MAX_THREADS	64
 #define MAX_TIMES	100000
-
-/* For functions that must be called as they are written: neither inlined, cloned nor left out. */
-#define TARGET	noinline __noclone __used
-
-/* Hides from the compiler what is known of a value, and keeps the call around it from being dropped. */
-#define OPAQUE(value)	asm volatile("" : "+r" (value) : : "memory")
 
 static TARGET int probe_target_sum(int a, int b, int c)
 {
@@ -145,30 +140,11 @@ static TARGET int probe_target_fail(int number)
 	return result;
 }
 
-/*
- * The inner instruction's offset is worked out by the assembler.  Its label is a local one: one in the
- * symbol table would give its name to the addresses that follow.  The nops before it take it out of
- * what an architecture counts as a function's entry (16 bytes on ppc64le), and those after it leave
- * room for the jump of an optimized probe (5 bytes on x86).
- */
 extern const u32 probe_target_inner_offset;
 
 static TARGET int probe_target_inner(int a)
 {
-	OPAQUE(a);
-	asm volatile("	.rept 4\n"
-		     "	nop\n"
-		     "	.endr\n"
-		     "1:	nop\n"
-		     "	.rept 8\n"
-		     "	nop\n"
-		     "	.endr\n"
-		     "	.pushsection .rodata\n"
-		     "	.balign 4\n"
-		     "probe_target_inner_offset:\n"
-		     "	.4byte 1b - " KMODLAB_ASM_TEXT(probe_target_inner) "\n"
-		     "	.popsection"
-		     : "+r" (a));
+	INNER_INSTRUCTION(probe_target_inner, probe_target_inner_offset, a);
 	return a + 1;
 }
 
