@@ -14,8 +14,8 @@ pub type Kept = Option<(PathBuf, Vec<u8>)>;
 pub struct Rules<'a> {
     /// Decides on each file, by its path in the package and its content.
     pub file: &'a mut dyn FnMut(PathBuf, Vec<u8>) -> io::Result<Kept>,
-    /// Decides on each symbolic link, by its path and target: the target it gets, or nothing.
-    pub link: &'a mut dyn FnMut(&Path, PathBuf) -> Option<PathBuf>,
+    /// Decides on each symbolic link, by its path and target: the path and target it gets, or nothing.
+    pub link: &'a mut dyn FnMut(PathBuf, PathBuf) -> Option<(PathBuf, PathBuf)>,
 }
 
 /// Unpacks the files and links of `deb` into `dest`. Owners, times and special files are left behind.
@@ -44,7 +44,9 @@ pub fn unpack(deb: &Path, dest: &Path, rules: &mut Rules<'_>, cancel: &Cancel) -
             }
         } else if kind.is_symlink() {
             let target = entry.link_name()?.unwrap_or_default().into_owned();
-            links.extend((rules.link)(&path, target).map(|target| (dest.join(path), target)));
+            if let Some((path, target)) = (rules.link)(path, target) {
+                links.push((dest.join(plain(&path)?), target));
+            }
         } else if kind.is_hard_link() {
             return Err(broken(format!("`{}` is a hard link", path.display())));
         }
@@ -63,7 +65,7 @@ fn broken(what: String) -> io::Error {
 }
 
 /// The path without its leading `./`; none but plain names may be in it.
-fn plain(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn plain(path: &Path) -> io::Result<PathBuf> {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

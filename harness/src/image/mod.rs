@@ -3,5 +3,7 @@
 pub mod cache;
 pub mod compress;
 pub mod deb;
+pub mod debian;
 pub mod depmod;
 pub mod kconfig;
+pub mod spec;

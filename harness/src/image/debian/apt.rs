@@ -1,0 +1,311 @@
+//! Debian's archive, through `apt-get` with directories of its own: neither root nor the host's apt state is touched.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use fs_err as fs;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Error, MIRROR, Package};
+use crate::image::cache::{Cache, Scratch, sha256_file};
+use crate::process::{self, Command};
+use crate::work::{Cancel, Watch, Work};
+
+/// Debian's keys, from the package `debian-archive-keyring`.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// One suite of the archive, for an architecture and the host's own, its index fetched.
+pub(super) struct Archive<'a> {
+    dir: Scratch,
+    suite: String,
+    watch: &'a dyn Watch,
+    cancel: &'a Cancel,
+}
+
+/// What the index says of one package.
+pub(super) struct Stanza {
+    pub(super) package: Package,
+    depends: String,
+}
+
+impl<'a> Archive<'a> {
+    /// Fetches the index of `suite` for the architectures.
+    pub(super) fn open(
+        cache: &Cache,
+        suite: &str,
+        architectures: &[&str],
+        watch: &'a dyn Watch,
+        cancel: &'a Cancel,
+    ) -> Result<Self, Error> {
+        let mirror = mirror(cancel)?;
+        if !Path::new(KEYRING).exists() {
+            return Err(Error::NoKeyring { path: KEYRING });
+        }
+        let dir = cache.scratch()?;
+        for sub in
+            ["lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d"]
+        {
+            fs::create_dir_all(dir.join(sub))?;
+        }
+        fs::write(dir.join("status"), "")?;
+        let source = format!("deb [signed-by={KEYRING} targets=Packages] {mirror} {suite} main\n");
+        fs::write(dir.join("etc/sources.list"), source)?;
+        fs::write(dir.join("apt.conf"), configuration(&dir, architectures)?)?;
+        let archive = Archive { dir, suite: suite.to_owned(), watch, cancel };
+        let work =
+            Work::begin(watch, format!("update Debian's index of {suite} for {}", architectures.join(", ")));
+        let mut update = archive.command("apt-get");
+        update.arg("update");
+        archive.run(update, &work, 100)?;
+        Ok(archive)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-c").arg(self.dir.join("apt.conf")).arg("-qq");
+        command
+    }
+
+    /// What the index says of a package: of that very version, or of the newest.
+    pub(super) fn show(
+        &self,
+        name: &str,
+        architecture: &str,
+        version: Option<&str>,
+    ) -> Result<Stanza, Error> {
+        let version = version.map(|version| format!("={version}")).unwrap_or_default();
+        let mut command = self.command("apt-cache");
+        command.args(["show", "--no-all-versions"]).arg(format!("{name}:{architecture}{version}"));
+        let output = command.output(self.cancel)?;
+        let stanza = String::from_utf8_lossy(&output.stdout).into_owned();
+        Stanza::parse(&stanza).filter(|_| output.status.success()).ok_or_else(|| Error::NoPackage {
+            package: format!("{name}{version}"),
+            architecture: architecture.to_owned(),
+            suite: self.suite.clone(),
+        })
+    }
+
+    /// Downloads a package into an empty directory, and checks it.
+    pub(super) fn download(&self, package: &Package, dir: &Path) -> Result<PathBuf, Error> {
+        let work = Work::begin(self.watch, format!("download {} {}", package.name, package.architecture));
+        let mut command = self.command("apt-get");
+        let Package { name, version, architecture, .. } = package;
+        command.arg("download").arg(format!("{name}:{architecture}={version}")).dir(dir);
+        self.run(command, &work, package.size)?;
+        let file = fs::read_dir(dir)?.next().transpose()?.map(|entry| entry.path());
+        match file {
+            Some(file) if sha256_file(&file)? == package.sha256 => Ok(file),
+            _ => Err(Error::Checksum { package: package.to_string() }),
+        }
+    }
+
+    /// Runs apt-get to its end. Its progress, in per cent, is told as that much of `total` bytes.
+    fn run(&self, mut command: Command, work: &Work<'_>, total: u64) -> Result<(), Error> {
+        command.args(["-o", "APT::Status-Fd=1"]);
+        let line = command.line();
+        let errors = self.dir.join("errors");
+        let mut process =
+            command.spawn(Stdio::piped(), Stdio::from(fs::File::create(&errors)?.into_file()))?;
+        if let Some(out) = process.take_stdout() {
+            read_lines(fs::File::from_parts(out.into(), "apt-get"), self.cancel, &mut |line| {
+                if let Some(percent) = percent(line) {
+                    work.progress((total as f64 * percent / 100.0) as u64, total);
+                }
+            })?;
+        }
+        let status = process.wait()?;
+        let output = process::tail(&String::from_utf8_lossy(&fs::read(&errors)?), 20);
+        match status.success() {
+            true => Ok(()),
+            false => Err(process::Error::Failed { program: line, status, output }.into()),
+        }
+    }
+}
+
+/// Calls `line` with each line that comes, until the end.
+fn read_lines(mut from: fs::File, cancel: &Cancel, line: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let mut pending = Vec::new();
+    loop {
+        let cancelled = {
+            let mut fds = [
+                PollFd::from_borrowed_fd(cancel.fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result.map_err(io::Error::from)?,
+            };
+            !fds[0].revents().is_empty()
+        };
+        if cancelled {
+            return Err(process::Error::Cancelled.into());
+        }
+        let mut buffer = [0; 4096];
+        let count = io::Read::read(&mut from, &mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+            let text: Vec<u8> = pending.drain(..=end).collect();
+            line(String::from_utf8_lossy(&text).trim_end());
+        }
+    }
+}
+
+/// The progress in a line of apt's, `dlstatus:<item>:<per cent>:<text>` (apt's README.progress-reporting).
+fn percent(line: &str) -> Option<f64> {
+    let mut fields = line.strip_prefix("dlstatus:")?.split(':');
+    fields.nth(1)?.parse().ok().filter(|percent| (0.0..=100.0).contains(percent))
+}
+
+/// What apt is told: apt.conf(5). The host's own configuration is read before it, so that its proxies serve.
+fn configuration(dir: &Path, architectures: &[&str]) -> Result<String, Error> {
+    let dir = dir.to_str().filter(|dir| !dir.contains(['"', '\n', '\\']));
+    let dir = dir.ok_or_else(|| io::Error::other("the cache's path has characters that apt cannot take"))?;
+    let mut text = String::from(
+        "#clear APT::Update;\n#clear APT::Architectures;\nAPT::Update::Error-Mode \"any\";\nAPT::Sandbox::User \"\";\n\
+         Acquire::Languages \"none\";\nDebug::NoLocking \"1\";\nDir::Etc::SourceParts \"-\";\n",
+    );
+    for (name, path) in [
+        ("Dir::State", ""),
+        ("Dir::State::Lists", "/lists"),
+        ("Dir::State::status", "/status"),
+        ("Dir::Cache", ""),
+        ("Dir::Cache::archives", "/archives"),
+        ("Dir::Etc", "/etc"),
+        ("Dir::Etc::SourceList", "/etc/sources.list"),
+    ] {
+        let _ = writeln!(text, "{name} \"{dir}{path}\";");
+    }
+    let first = architectures.first().unwrap_or(&"");
+    let _ = writeln!(text, "APT::Architecture \"{first}\";");
+    for architecture in architectures {
+        let _ = writeln!(text, "APT::Architectures:: \"{architecture}\";");
+    }
+    Ok(text)
+}
+
+/// The mirror that the environment names, else one that the host's apt uses for Debian's main archive.
+fn mirror(cancel: &Cancel) -> Result<String, Error> {
+    if let Some(mirror) = std::env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty()) {
+        return match mirror.contains(|c: char| c.is_whitespace() || c.is_control() || c == '[') {
+            true => Err(Error::BadMirror { mirror }),
+            false => Ok(mirror),
+        };
+    }
+    let mut command = Command::new("apt-get");
+    command.args(["indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)", "Created-By: Packages"]);
+    let targets = command.check(cancel)?;
+    main_archive(&String::from_utf8_lossy(&targets.stdout)).ok_or(Error::NoMirror)
+}
+
+/// The first of apt's index targets that belongs to Debian's main archive.
+fn main_archive(targets: &str) -> Option<String> {
+    let uri = |line: &str| match line.split('|').collect::<Vec<_>>()[..] {
+        [uri, release, "Debian"] if !release.contains("-security") && !release.contains('/') => {
+            Some(uri.trim_end_matches('/').to_owned())
+        }
+        _ => None,
+    };
+    targets.lines().find_map(uri)
+}
+
+/// Debian's name of the host's architecture.
+pub(super) fn host_architecture(cancel: &Cancel) -> Result<String, Error> {
+    let mut command = Command::new("dpkg");
+    command.arg("--print-architecture");
+    let output = command.check(cancel)?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+impl Stanza {
+    /// Reads a paragraph of the index.
+    fn parse(text: &str) -> Option<Stanza> {
+        let field = |name: &str| {
+            let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+            text.lines().take_while(|line| !line.is_empty()).find_map(value)
+        };
+        let package = Package {
+            name: field("Package")?,
+            version: field("Version")?,
+            architecture: field("Architecture")?,
+            sha256: field("SHA256")?,
+            size: field("Size")?.parse().ok()?,
+        };
+        Some(Stanza { package, depends: field("Depends").unwrap_or_default() })
+    }
+
+    /// The first package that it depends on and whose name is so; with its version where only one will do.
+    pub(super) fn dependency(&self, matches: impl Fn(&str) -> bool) -> Option<(String, Option<String>)> {
+        let dependency = |text: &str| {
+            let mut words = text.split_whitespace();
+            let name = words.next()?.split(':').next()?.to_owned();
+            let version = (words.next() == Some("(=")).then(|| words.next()).flatten();
+            Some((name, version.map(|version| version.trim_end_matches(')').to_owned())))
+        };
+        self.depends.split([',', '|']).filter_map(dependency).find(|(name, _)| matches(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_debians_main_archive_and_no_other() {
+        let targets = "\
+https://other.example/apt/|stable|Other
+http://mirror.example/debian-security/|bookworm-security|Debian
+http://mirror.example/security/|buster/updates|Debian
+http://mirror.example/ubuntu/|noble|Ubuntu
+http://mirror.example/some/debian/|bookworm|Debian
+http://mirror.example/debian2/|bookworm|Debian
+";
+        assert_eq!(main_archive(targets).unwrap(), "http://mirror.example/some/debian");
+        assert_eq!(main_archive(targets.split_once("/some").unwrap().0), None);
+        assert_eq!(main_archive(""), None);
+    }
+
+    #[test]
+    fn progress_is_read_from_status_lines() {
+        assert_eq!(percent("dlstatus:1:20.5:Retrieving file 1 of 1 (4s remaining)"), Some(20.5));
+        for line in
+            ["pmstatus:x:20:y", "dlstatus:1", "dlstatus:1:x:y", "dlstatus:1:1e9:y", "dlstatus:1:NaN:y"]
+        {
+            assert_eq!(percent(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_paragraph_of_the_index_is_read() {
+        let text = "Package: linux-headers-6.1.0-50-amd64\nSource: linux\nVersion: 6.1.176-1\nArchitecture: amd64\n\
+                    Depends: linux-headers-6.1.0-50-common (= 6.1.176-1), linux-kbuild-6.1 (>= 6.1.176-1), gcc:any | cc\n\
+                    Size: 1480\nSHA256: 45ab\nDescription: x\n Size: 7\n\nPackage: other\n";
+        let stanza = Stanza::parse(text).unwrap();
+        assert_eq!(stanza.package.to_string(), "linux-headers-6.1.0-50-amd64 6.1.176-1 amd64");
+        assert_eq!((stanza.package.size, stanza.package.sha256.as_str()), (1480, "45ab"));
+        let dependency = |suffix: &str| stanza.dependency(|name| name.ends_with(suffix));
+        assert_eq!(
+            dependency("-common").unwrap(),
+            ("linux-headers-6.1.0-50-common".into(), Some("6.1.176-1".into()))
+        );
+        assert_eq!(dependency("-6.1").unwrap(), ("linux-kbuild-6.1".into(), None));
+        assert_eq!(dependency("gcc").unwrap(), ("gcc".into(), None));
+        assert_eq!(dependency("other"), None);
+        assert!(Stanza::parse("").is_none());
+    }
+
+    #[test]
+    fn a_path_that_apt_would_misread_is_refused() {
+        assert!(configuration(Path::new("/a\"b"), &["amd64"]).is_err());
+        let text = configuration(Path::new("/a b"), &["armhf", "amd64"]).unwrap();
+        assert!(text.contains("Dir::State::Lists \"/a b/lists\";\n"), "{text}");
+        assert!(text.ends_with(
+            "APT::Architecture \"armhf\";\nAPT::Architectures:: \"armhf\";\nAPT::Architectures:: \"amd64\";\n"
+        ));
+    }
+}

@@ -1,0 +1,361 @@
+//! Kernels and userland of Debian's.
+//!
+//! What an image file asks for is resolved once to packages of exact versions, which is recorded; from then on the cache
+//! serves, without the network. Each package is unpacked into a cache entry of its own, for a use: see [`Layout`].
+
+mod apt;
+mod unpack;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use self::apt::Archive;
+use self::unpack::Layout;
+use super::cache::{self, Cache, Entry, Key, KeyBuilder};
+use super::spec::{DebianKernel, DebianUserland};
+use crate::arch::Arch;
+use crate::process;
+use crate::work::{Cancel, Watch, WorkEvent};
+
+/// The environment variable that names a mirror of Debian's main archive.
+pub const MIRROR: &str = "KMODLAB_DEBIAN_MIRROR";
+
+/// The kind of the cache entries that record what was resolved.
+const RESOLVED: &str = "resolved";
+/// The kind of the cache entries that hold unpacked packages.
+const PACKAGES: &str = "packages";
+
+/// How Debian's packages could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host's apt uses no mirror of Debian's main archive.
+    #[error(
+        "the host's apt knows no mirror of Debian's main archive\n\
+         name one with `{MIRROR}`, or run `apt-get update` first, or use a kernel tree instead"
+    )]
+    NoMirror,
+    /// What names a mirror is no address.
+    #[error("`{MIRROR}` is no address of a mirror: `{mirror}`")]
+    BadMirror {
+        /// What it says.
+        mirror: String,
+    },
+    /// The host has no apt.
+    #[error(
+        "`{program}` is not installed, which fetches Debian's kernels\n\
+         use a host with apt, or use a kernel tree instead"
+    )]
+    NoApt {
+        /// The program that is missing.
+        program: String,
+    },
+    /// The host does not have Debian's keys.
+    #[error("Debian's keys are not in `{path}`\ninstall the package `debian-archive-keyring`")]
+    NoKeyring {
+        /// Where they should be.
+        path: &'static str,
+    },
+    /// The archive does not have a package.
+    #[error("Debian's {suite} has no `{package}` for {architecture}")]
+    NoPackage {
+        /// Its name, and version where that matters.
+        package: String,
+        /// Debian's name of the architecture.
+        architecture: String,
+        /// The suite.
+        suite: String,
+    },
+    /// A package does not depend on what it should.
+    #[error("`{package}` does not depend on a package `{wanted}`")]
+    NoDependency {
+        /// The package.
+        package: String,
+        /// What it should depend on.
+        wanted: String,
+    },
+    /// A download is not what the index says.
+    #[error("the download of `{package}` has another checksum than the index says")]
+    Checksum {
+        /// The package.
+        package: String,
+    },
+    /// A package cannot be unpacked.
+    #[error("cannot unpack `{package}`")]
+    Unpack {
+        /// The package.
+        package: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// apt failed.
+    #[error(
+        "Debian's packages cannot be fetched\nis the network there? `{MIRROR}` can name another mirror\n{0}"
+    )]
+    Apt(#[source] process::Error),
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// Files could not be read or written.
+    #[error("cannot prepare Debian's packages")]
+    Io(#[from] io::Error),
+}
+
+impl From<process::Error> for Error {
+    fn from(error: process::Error) -> Self {
+        match error {
+            process::Error::Missing { program } => Error::NoApt { program },
+            process::Error::Cancelled => Error::Cache(cache::Error::Cancelled),
+            error => Error::Apt(error),
+        }
+    }
+}
+
+/// A package, as the archive's index names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture.
+    pub architecture: String,
+    /// The SHA-256 of the package file.
+    pub sha256: String,
+    /// The size of the package file in bytes.
+    pub size: u64,
+}
+
+impl fmt::Display for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.name, self.version, self.architecture)
+    }
+}
+
+/// A kernel with what it takes to build modules for it.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Holds `kernel` (the boot file), `config`, `release` and `modules/`.
+    pub kernel: Entry,
+    /// Its headers, to be given to `make -C`.
+    pub headers: Entry,
+    /// What the headers lead to.
+    pub headers_parts: Vec<Entry>,
+    /// The packages that it came from.
+    pub packages: Vec<Package>,
+}
+
+/// A userland.
+#[derive(Debug)]
+pub struct Userland {
+    /// Holds `busybox`.
+    pub busybox: Entry,
+    /// The package that it came from.
+    pub package: Package,
+}
+
+/// Fetches for one image.
+pub struct Debian<'a> {
+    cache: &'a Cache,
+    arch: Arch,
+    watch: &'a dyn Watch,
+    cancel: &'a Cancel,
+    archives: RefCell<BTreeMap<String, Rc<Archive<'a>>>>,
+}
+
+impl<'a> Debian<'a> {
+    /// A client for images of `arch`. Nothing is fetched yet.
+    pub fn new(cache: &'a Cache, arch: Arch, watch: &'a dyn Watch, cancel: &'a Cancel) -> Self {
+        Debian { cache, arch, watch, cancel, archives: RefCell::default() }
+    }
+
+    /// The kernel, from the cache, or else from the archive.
+    ///
+    /// # Errors
+    ///
+    /// Where the archive cannot be reached or lacks something; where the cache fails.
+    pub fn kernel(&self, source: &DebianKernel) -> Result<Kernel, Error> {
+        self.resolved(
+            &source.suite,
+            &self.kernel_key(source),
+            || self.resolve_kernel(source),
+            |packages| self.unpack_kernel(&source.suite, packages),
+        )
+    }
+
+    /// The userland, from the cache, or else from the archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Debian::kernel`].
+    pub fn userland(&self, source: &DebianUserland) -> Result<Userland, Error> {
+        self.resolved(
+            &source.suite,
+            &self.userland_key(source),
+            || Ok(vec![self.archive(&source.suite)?.show("busybox-static", self.arch.debian, None)?.package]),
+            |packages| match packages {
+                [package] => {
+                    let busybox = self.unpack(&source.suite, package, &Layout::Busybox)?;
+                    Ok(Userland { busybox, package: package.clone() })
+                }
+                _ => Err(broken_record()),
+            },
+        )
+    }
+
+    /// Forgets which packages the sources were resolved to, so that the next use asks the archive again.
+    ///
+    /// # Errors
+    ///
+    /// Where the cache cannot be written.
+    pub fn forget(&self, kernel: Option<&DebianKernel>, userland: Option<&DebianUserland>) -> io::Result<()> {
+        let keys =
+            [kernel.map(|source| self.kernel_key(source)), userland.map(|source| self.userland_key(source))];
+        keys.iter().flatten().try_for_each(|key| self.cache.remove(RESOLVED, key.as_str()).map(drop))
+    }
+
+    fn kernel_key(&self, source: &DebianKernel) -> Key {
+        KeyBuilder::new(format!("linux-image-{} of {}", source.flavour, source.suite))
+            .part("source", "debian kernel")
+            .part("suite", source.suite.as_bytes())
+            .part("flavour", source.flavour.as_bytes())
+            .part("architecture", self.arch.debian)
+            .part("host", std::env::consts::ARCH)
+            .finish()
+    }
+
+    fn userland_key(&self, source: &DebianUserland) -> Key {
+        KeyBuilder::new(format!("busybox-static of {} for {}", source.suite, self.arch.debian))
+            .part("source", "debian userland")
+            .part("suite", source.suite.as_bytes())
+            .part("architecture", self.arch.debian)
+            .finish()
+    }
+
+    /// Resolves a source once, and unpacks what it was resolved to. A package that was cleaned away may have left the
+    /// archive since, as a point release does with the version before it: then the source is resolved anew.
+    fn resolved<T>(
+        &self,
+        suite: &str,
+        key: &Key,
+        resolve: impl Fn() -> Result<Vec<Package>, Error>,
+        unpack: impl Fn(&[Package]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let was_known = self.cache.get(RESOLVED, key)?.is_some();
+        match unpack(&self.packages(key, &resolve)?) {
+            Err(Error::NoPackage { package, .. }) if was_known => {
+                self.watch.work(WorkEvent::Warning(format!(
+                    "`{package}` is gone from Debian's {suite} and from the cache: its successor is taken"
+                )));
+                self.cache.remove(RESOLVED, key.as_str())?;
+                unpack(&self.packages(key, &resolve)?)
+            }
+            result => result,
+        }
+    }
+
+    fn packages(
+        &self,
+        key: &Key,
+        resolve: impl Fn() -> Result<Vec<Package>, Error>,
+    ) -> Result<Vec<Package>, Error> {
+        const FILE: &str = "resolved.json";
+        let entry = self.cache.entry(RESOLVED, key, self.cancel, |dir| {
+            let json = serde_json::to_vec_pretty(&resolve()?).map_err(io::Error::from)?;
+            Ok::<(), Error>(fs::write(dir.join(FILE), json)?)
+        })?;
+        serde_json::from_slice(&fs::read(entry.join(FILE))?).map_err(|error| io::Error::from(error).into())
+    }
+
+    /// The archive's index, fetched at its first use.
+    fn archive(&self, suite: &str) -> Result<Rc<Archive<'a>>, Error> {
+        if let Some(archive) = self.archives.borrow().get(suite) {
+            return Ok(Rc::clone(archive));
+        }
+        let host = apt::host_architecture(self.cancel)?;
+        let mut architectures = vec![self.arch.debian, &host];
+        architectures.dedup();
+        let archive = Rc::new(Archive::open(self.cache, suite, &architectures, self.watch, self.cancel)?);
+        self.archives.borrow_mut().insert(suite.to_owned(), Rc::clone(&archive));
+        Ok(archive)
+    }
+
+    /// From the flavour's metapackage to the versioned kernel, its headers, what they have in common with other flavours,
+    /// and kbuild's tools for the host.
+    fn resolve_kernel(&self, source: &DebianKernel) -> Result<Vec<Package>, Error> {
+        let archive = self.archive(&source.suite)?;
+        let arch = self.arch.debian;
+        let follow = |from: &apt::Stanza, wanted: &str, arch: &str, matches: &dyn Fn(&str) -> bool| {
+            let (name, version) = from.dependency(matches).ok_or_else(|| Error::NoDependency {
+                package: from.package.name.clone(),
+                wanted: wanted.to_owned(),
+            })?;
+            archive.show(&name, arch, version.as_deref())
+        };
+        let meta = archive.show(&format!("linux-image-{}", source.flavour), arch, None)?;
+        let image = follow(&meta, "linux-image-…", arch, &|name| name.starts_with("linux-image-"))?;
+        let release = image.package.name.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
+        let headers = archive.show(&format!("linux-headers-{release}"), arch, None)?;
+        let common = follow(&headers, "linux-headers-…-common", arch, &|name| {
+            name.starts_with("linux-headers-") && name.ends_with("-common")
+        })?;
+        let host = apt::host_architecture(self.cancel)?;
+        let kbuild = follow(&headers, "linux-kbuild-…", &host, &|name| name.starts_with("linux-kbuild-"))?;
+        Ok([image, headers, common, kbuild].into_iter().map(|stanza| stanza.package).collect())
+    }
+
+    fn unpack_kernel(&self, suite: &str, packages: &[Package]) -> Result<Kernel, Error> {
+        let [image, headers, common, kbuild] = packages else { return Err(broken_record()) };
+        let kernel = self.unpack(suite, image, &Layout::Kernel)?;
+        let kbuild_layout = Layout::Kbuild;
+        let kbuild_key = key(kbuild, &kbuild_layout);
+        let kbuild = self.unpack(suite, kbuild, &kbuild_layout)?;
+        let common_layout = Layout::Headers { kbuild: kbuild_key.clone(), common: None };
+        let common_key = key(common, &common_layout);
+        let common = self.unpack(suite, common, &common_layout)?;
+        let layout = Layout::Headers { kbuild: kbuild_key, common: Some(common_key) };
+        let headers = self.unpack(suite, headers, &layout)?;
+        Ok(Kernel { kernel, headers, headers_parts: vec![common, kbuild], packages: packages.to_vec() })
+    }
+
+    /// The package, unpacked so; from the cache, or else from the archive.
+    fn unpack(&self, suite: &str, package: &Package, layout: &Layout) -> Result<Entry, Error> {
+        self.cache.entry(PACKAGES, &key(package, layout), self.cancel, |dir| {
+            let download = self.cache.scratch()?;
+            let archive = self.archive(suite)?;
+            archive.show(&package.name, &package.architecture_to_ask(self.arch), Some(&package.version))?;
+            let deb = archive.download(package, &download)?;
+            let _work = crate::work::Work::begin(
+                self.watch,
+                format!("unpack {} {}", package.name, package.architecture),
+            );
+            let unpacked = layout.unpack(&deb, dir, self.cancel);
+            unpacked.map_err(|source| match source.kind() {
+                io::ErrorKind::Interrupted => Error::Cache(cache::Error::Cancelled),
+                _ => Error::Unpack { package: package.to_string(), source },
+            })
+        })
+    }
+}
+
+impl Package {
+    /// The architecture to ask apt for: a package for all of them is found under each.
+    fn architecture_to_ask(&self, arch: Arch) -> String {
+        if self.architecture == "all" { arch.debian.to_owned() } else { self.architecture.clone() }
+    }
+}
+
+fn key(package: &Package, layout: &Layout) -> Key {
+    let key = KeyBuilder::new(package.to_string()).part("sha256", &package.sha256);
+    layout.add_to(key).finish()
+}
+
+fn broken_record() -> Error {
+    Error::Io(io::Error::other("the record of resolved packages is of another kind"))
+}

@@ -1,0 +1,256 @@
+//! Image files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
+
+/// An image: kernel, userland and machine, as `images/<name>.yaml` says it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageSpec {
+    /// The file's name without `.yaml`.
+    pub name: String,
+    /// Where it is.
+    pub file: PathBuf,
+    /// What it says.
+    pub image: Image,
+}
+
+impl std::ops::Deref for ImageSpec {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.image
+    }
+}
+
+/// What an image file says.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Image {
+    /// What it is, in a few words.
+    pub description: String,
+    /// Its architecture.
+    #[schemars(with = "String")]
+    pub arch: Arch,
+    /// Where its kernel comes from.
+    pub kernel: KernelSource,
+    /// Where its userland comes from.
+    pub userland: UserlandSource,
+    /// The guest's memory, such as `256M`.
+    pub memory: Memory,
+    /// Kernel arguments, besides those that every guest gets.
+    #[serde(default)]
+    pub cmdline: Vec<String>,
+    /// Numbers for scenarios to use by name, where kernels differ.
+    #[serde(default)]
+    pub values: BTreeMap<String, i64>,
+}
+
+/// Where a kernel comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelSource {
+    /// A kernel of Debian's.
+    Debian(DebianKernel),
+}
+
+/// A kernel of Debian's, with its headers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DebianKernel {
+    /// The release's code name.
+    pub suite: DebianName,
+    /// The flavour, as in `linux-image-<flavour>`.
+    pub flavour: DebianName,
+}
+
+/// Where the programs of a guest come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserlandSource {
+    /// The package `busybox-static` of Debian's.
+    Debian(DebianUserland),
+}
+
+/// A release of Debian to take the userland from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DebianUserland {
+    /// The release's code name.
+    pub suite: DebianName,
+}
+
+/// A name as Debian's suites and packages have: lower-case letters, digits, `+`, `-` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct DebianName(String);
+
+impl TryFrom<String> for DebianName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        match name.starts_with(letter) && name.chars().all(|c| letter(c) || "+-.".contains(c)) {
+            true => Ok(DebianName(name)),
+            false => {
+                Err(format!("`{name}` is no name of Debian's: lower-case letters, digits, `+`, `-` and `.`"))
+            }
+        }
+    }
+}
+
+impl std::ops::Deref for DebianName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for DebianName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An amount of memory: a whole number of MiB (`256M`) or GiB (`1G`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct Memory(u32);
+
+impl Memory {
+    /// In MiB.
+    pub fn mib(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Memory {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let amount = match (text.strip_suffix('M'), text.strip_suffix('G')) {
+            (Some(mib), _) => mib.parse().ok(),
+            (_, Some(gib)) => gib.parse().ok().and_then(|gib: u32| gib.checked_mul(1024)),
+            _ => None,
+        };
+        let amount = amount.filter(|mib| (1..=1 << 20).contains(mib));
+        amount
+            .map(Memory)
+            .ok_or_else(|| format!("`{text}` is no amount of memory: write it like `256M` or `1G`"))
+    }
+}
+
+/// How an image file is wrong, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("cannot read an image file")]
+    Io(#[from] std::io::Error),
+    /// It does not say an image.
+    #[error("{file}: {message}", file = file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// There is no such image.
+    #[error("unknown image `{name}`: known are {known}", known = known.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+}
+
+impl ImageSpec {
+    /// Reads an image from the text of its file.
+    ///
+    /// # Errors
+    ///
+    /// Where the text does not say an image, or one whose memory does not fit its architecture.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
+        let invalid = |message| Error::Invalid { file: file.to_owned(), message };
+        let image: Image = serde_yaml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let (memory, step) = (image.memory.mib(), image.arch.memory_step_mib);
+        if !memory.is_multiple_of(step) {
+            return Err(invalid(format!("memory of {memory}M: {} takes multiples of {step}M", image.arch)));
+        }
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ImageSpec { name, file: file.to_owned(), image })
+    }
+
+    /// Reads every `*.yaml` file of a directory, by name.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory or one of the files cannot be read, or says no image.
+    pub fn read_all(dir: &Path) -> Result<Vec<Self>, Error> {
+        let mut files =
+            fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, std::io::Error>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+        files.sort();
+        files.iter().map(|file| ImageSpec::parse(file, &fs::read_to_string(file)?)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+description: Debian 12 on x86_64
+arch: x86_64
+kernel: { debian: { suite: bookworm, flavour: amd64 } }
+userland: { debian: { suite: bookworm } }
+memory: 128M
+cmdline: [cryptomgr.notests]
+values: { insn-offset: 5 }
+";
+
+    fn parse(text: &str) -> Result<ImageSpec, String> {
+        ImageSpec::parse(Path::new("images/some.yaml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_image_is_read() {
+        let spec = parse(GOOD).unwrap();
+        assert_eq!((spec.name.as_str(), spec.memory.mib(), spec.values["insn-offset"]), ("some", 128, 5));
+        let KernelSource::Debian(kernel) = &spec.kernel;
+        assert_eq!((&*kernel.suite, &*kernel.flavour), ("bookworm", "amd64"));
+    }
+
+    #[rstest::rstest]
+    #[case("memory: 128M", "memory: 128", "`128` is no amount of memory")]
+    #[case("memory: 128M", "memory: 0M", "`0M` is no amount of memory")]
+    #[case("memory: 128M", "memory: 4000000000G", "is no amount of memory")]
+    #[case("arch: x86_64", "arch: ia64", "unknown architecture `ia64`")]
+    #[case("arch: x86_64", "arch: ppc64le", "ppc64le takes multiples of 256M")]
+    #[case("suite: bookworm,", "suite: book worm,", "`book worm` is no name of Debian's")]
+    #[case("flavour: amd64", "flavour: \"a\\nb\"", "is no name of Debian's")]
+    #[case("cmdline:", "comdline:", "comdline")]
+    #[case("debian: { suite: bookworm, flavour", "fedora: { suite: bookworm, flavour", "fedora")]
+    #[case("description: Debian 12 on x86_64\n", "", "description")]
+    fn what_is_wrong_is_told(#[case] good: &str, #[case] bad: &str, #[case] message: &str) {
+        let text = GOOD.replacen(good, bad, 1);
+        assert_ne!(text, GOOD);
+        let error = parse(&text).unwrap_err();
+        assert!(error.starts_with("images/some.yaml: ") && error.contains(message), "{error}");
+    }
+
+    #[test]
+    fn the_images_of_the_project_are_right() {
+        let images = ImageSpec::read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../images")).unwrap();
+        let names: Vec<_> = images.iter().map(|image| image.name.as_str()).collect();
+        assert_eq!(names, ["arm", "ppc64le", "x86_64"]);
+    }
+}
