@@ -1,9 +1,13 @@
 //! Kernels and userland: where they come from, how they are taken apart, and the cache they are kept in.
 
+pub mod busybox;
 pub mod cache;
+pub mod compiler;
 pub mod compress;
 pub mod deb;
 pub mod debian;
 pub mod depmod;
 pub mod kconfig;
+pub mod kernel;
+pub mod prepare;
 pub mod spec;

@@ -94,6 +94,13 @@ pub struct Entry {
     _in_use: Arc<Held>,
 }
 
+impl Entry {
+    /// Its key.
+    pub fn key(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+}
+
 impl std::ops::Deref for Entry {
     type Target = Path;
 

@@ -214,10 +214,9 @@ impl<'a> Debian<'a> {
     /// # Errors
     ///
     /// Where the cache cannot be written.
-    pub fn forget(&self, kernel: Option<&DebianKernel>, userland: Option<&DebianUserland>) -> io::Result<()> {
-        let keys =
-            [kernel.map(|source| self.kernel_key(source)), userland.map(|source| self.userland_key(source))];
-        keys.iter().flatten().try_for_each(|key| self.cache.remove(RESOLVED, key.as_str()).map(drop))
+    pub fn forget(&self, kernel: &DebianKernel, userland: &DebianUserland) -> io::Result<()> {
+        let keys = [self.kernel_key(kernel), self.userland_key(userland)];
+        keys.iter().try_for_each(|key| self.cache.remove(RESOLVED, key.as_str()).map(drop))
     }
 
     fn kernel_key(&self, source: &DebianKernel) -> Key {

@@ -1,0 +1,78 @@
+//! The C compiler for an architecture.
+
+use std::path::PathBuf;
+
+use crate::arch::Arch;
+use crate::process::{self, Command};
+use crate::work::Cancel;
+
+/// No compiler makes programs for the architecture.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no C compiler for {arch}: `{cross}gcc` is not installed\n\
+     install the packages `{package}` and `{libc}`",
+    cross = arch.cross, package = arch.cross_package, libc = arch.libc_package
+)]
+pub struct Missing {
+    arch: Arch,
+}
+
+/// A C compiler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiler {
+    /// Its program.
+    pub program: PathBuf,
+    /// The prefix of its tools' names, for kbuild's `CROSS_COMPILE`; empty for the host's own.
+    pub prefix: &'static str,
+}
+
+impl Compiler {
+    /// The cross compiler of the architecture, or else the host's own where that is the architecture.
+    ///
+    /// # Errors
+    ///
+    /// Where there is neither.
+    pub fn find(arch: Arch, cancel: &Cancel) -> Result<Self, Missing> {
+        if let Some(program) = process::find(&format!("{}gcc", arch.cross)) {
+            return Ok(Compiler { program, prefix: arch.cross });
+        }
+        let native = process::find("gcc").filter(|gcc| {
+            let mut command = Command::new(gcc);
+            command.arg("-dumpmachine");
+            let machine = command.check(cancel).map(|output| output.stdout).unwrap_or_default();
+            is_for(&String::from_utf8_lossy(&machine), arch.cross)
+        });
+        native.map(|program| Compiler { program, prefix: "" }).ok_or(Missing { arch })
+    }
+}
+
+/// Whether the machine that a compiler says it is for, such as `x86_64-pc-linux-gnu`, is that of a prefix: alike but for
+/// the vendor.
+fn is_for(machine: &str, prefix: &str) -> bool {
+    let parts =
+        |name: &str| name.trim().trim_end_matches('-').split('-').map(str::to_owned).collect::<Vec<_>>();
+    let (machine, wanted) = (parts(machine), parts(prefix));
+    machine.first() == wanted.first() && machine.ends_with(wanted.get(1..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vendors_do_not_matter_and_the_rest_does() {
+        let prefix = "arm-linux-gnueabihf-";
+        assert!(is_for("arm-linux-gnueabihf\n", prefix) && is_for("arm-unknown-linux-gnueabihf", prefix));
+        assert!(
+            !is_for("arm-linux-gnueabi", prefix)
+                && !is_for("x86_64-linux-gnu", prefix)
+                && !is_for("", prefix)
+        );
+    }
+
+    #[test]
+    fn a_missing_compiler_is_told_with_its_packages() {
+        let text = Missing { arch: "arm".parse().unwrap() }.to_string();
+        assert!(text.contains("`gcc-arm-linux-gnueabihf` and `libc6-dev-armhf-cross`"), "{text}");
+    }
+}

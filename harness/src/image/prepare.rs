@@ -1,0 +1,337 @@
+//! From image files to files that QEMU can boot.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::busybox;
+use super::cache::{self, Cache, Entry, Key, KeyBuilder};
+use super::compiler::{self, Compiler};
+use super::debian::{self, Debian, Package};
+use super::depmod::{self, Modules};
+use super::kconfig::KernelConfig;
+use super::kernel::{self, Tuned};
+use super::spec::{self, ImageSpec, KernelSource, UserlandSource};
+use crate::arch::Arch;
+use crate::guest::{agent, initramfs};
+use crate::process::{self, Command};
+use crate::work::{Cancel, Watch, Work, WorkEvent};
+
+/// How an image could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Debian's packages could not be had.
+    #[error(transparent)]
+    Debian(#[from] debian::Error),
+    /// There is no compiler for the agent.
+    #[error(transparent)]
+    Compiler(#[from] compiler::Missing),
+    /// The agent does not compile.
+    #[error("cannot compile the guest agent for {arch}\nis the package `{package}` installed?", package = arch.libc_package)]
+    Agent {
+        /// The architecture.
+        arch: Arch,
+        /// What the compiler says.
+        #[source]
+        source: process::Error,
+    },
+    /// The kernel has no driver for the agent's channel.
+    #[error("the kernel {release} has no `{module}`, which the agent's channel needs")]
+    NoDriver {
+        /// The kernel's release.
+        release: String,
+        /// The module that is missing.
+        module: &'static str,
+    },
+    /// The busybox is none.
+    #[error("no applets are found in the image's busybox")]
+    NoApplets,
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// Files could not be read or written.
+    #[error("cannot prepare the image")]
+    Io(#[from] io::Error),
+}
+
+/// The project's images and where they are kept once prepared.
+#[derive(Debug, Clone)]
+pub struct Store {
+    images: PathBuf,
+    cache: Cache,
+}
+
+/// An image ready to boot. While it lives, none of its files is cleaned away.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The image.
+    pub spec: ImageSpec,
+    /// The kernel's release, as `uname -r` says it.
+    pub release: String,
+    /// The boot file that starts fastest.
+    pub kernel: PathBuf,
+    /// The boot file as the kernel's source has it. May be the same.
+    pub plain_kernel: PathBuf,
+    /// The initial RAM file system: busybox, the agent, and the modules that its channel needs.
+    pub initramfs: PathBuf,
+    /// The kernel's configuration.
+    pub config: KernelConfig,
+    /// The kernel's module directory.
+    pub modules_dir: PathBuf,
+    /// The kernel's headers, for `make -C`.
+    pub headers: PathBuf,
+    /// The packages that it all came from.
+    pub packages: Vec<Package>,
+    /// Changes with the kernel and with the initramfs.
+    pub key: Key,
+    /// Keeps what the paths lead to.
+    _entries: Vec<Entry>,
+}
+
+impl Prepared {
+    /// The kernel's own modules.
+    ///
+    /// # Errors
+    ///
+    /// Where their index cannot be read.
+    pub fn modules(&self) -> io::Result<Modules> {
+        read_modules(&self.modules_dir)
+    }
+
+    /// One of the kernel's own modules, as the ELF file that `finit_module` takes; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where its file cannot be read.
+    pub fn module(&self, modules: &Modules, name: &str) -> io::Result<Option<Vec<u8>>> {
+        modules.path(name).map(|path| depmod::decompress(fs::read(self.modules_dir.join(path))?)).transpose()
+    }
+}
+
+impl Store {
+    /// The images in the directory `images`, kept in `cache`.
+    pub fn new(images: impl Into<PathBuf>, cache: Cache) -> Self {
+        Store { images: images.into(), cache }
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Every image, by name.
+    ///
+    /// # Errors
+    ///
+    /// Where a file cannot be read or says no image.
+    pub fn images(&self) -> Result<Vec<ImageSpec>, spec::Error> {
+        ImageSpec::read_all(&self.images)
+    }
+
+    /// The image of that name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::images`], and where there is none of that name.
+    pub fn image(&self, name: &str) -> Result<ImageSpec, spec::Error> {
+        let images = self.images()?;
+        let known = images.iter().map(|image| image.name.clone()).collect();
+        let unknown = spec::Error::Unknown { name: name.to_owned(), known };
+        images.into_iter().find(|image| image.name == name).ok_or(unknown)
+    }
+
+    /// Forgets which versions the image's sources were resolved to: the next [`Store::prepare`] asks for the newest.
+    ///
+    /// # Errors
+    ///
+    /// Where the cache cannot be written.
+    pub fn refresh(&self, spec: &ImageSpec, watch: &dyn Watch, cancel: &Cancel) -> Result<(), Error> {
+        let KernelSource::Debian(kernel) = &spec.kernel;
+        let UserlandSource::Debian(userland) = &spec.userland;
+        Ok(Debian::new(&self.cache, spec.arch, watch, cancel).forget(kernel, userland)?)
+    }
+
+    /// The image, made ready to boot with what the cache has, and what it has not.
+    ///
+    /// # Errors
+    ///
+    /// Where a source cannot be reached, something is missing on the host, or the cache fails.
+    pub fn prepare(&self, spec: &ImageSpec, watch: &dyn Watch, cancel: &Cancel) -> Result<Prepared, Error> {
+        let debian = Debian::new(&self.cache, spec.arch, watch, cancel);
+        let debian::Kernel { kernel, headers, headers_parts, mut packages } = match &spec.kernel {
+            KernelSource::Debian(source) => debian.kernel(source)?,
+        };
+        let debian::Userland { busybox, package } = match &spec.userland {
+            UserlandSource::Debian(source) => debian.userland(source)?,
+        };
+        packages.push(package);
+        let step = Step { cache: &self.cache, arch: spec.arch, watch, cancel };
+        let plain_kernel = kernel.join("kernel");
+        let tuned = step.tune(&kernel)?;
+        let tuned_kernel = tuned.join("kernel");
+        let agent = step.agent()?;
+        let initramfs = step.initramfs(&kernel, &busybox, &agent)?;
+        let key = KeyBuilder::new(spec.name.clone())
+            .part("plain kernel", kernel.key())
+            .part("kernel", tuned.key())
+            .part("initramfs", initramfs.key())
+            .finish();
+        Ok(Prepared {
+            spec: spec.clone(),
+            release: fs::read_to_string(kernel.join("release"))?,
+            kernel: if tuned_kernel.exists() { tuned_kernel } else { plain_kernel.clone() },
+            plain_kernel,
+            initramfs: initramfs.join("initramfs"),
+            config: KernelConfig::parse(&fs::read_to_string(kernel.join("config"))?),
+            modules_dir: kernel.join("modules"),
+            headers: headers.to_path_buf(),
+            packages,
+            key,
+            _entries: [vec![kernel, headers, busybox, tuned, agent, initramfs], headers_parts].concat(),
+        })
+    }
+}
+
+fn read_modules(dir: &Path) -> io::Result<Modules> {
+    let read = |name| fs::read_to_string(dir.join(name));
+    Ok(Modules::parse(&read("modules.dep")?, &read("modules.builtin")?, &read("modules.alias")?))
+}
+
+/// Makes the parts of an image.
+struct Step<'a> {
+    cache: &'a Cache,
+    arch: Arch,
+    watch: &'a dyn Watch,
+    cancel: &'a Cancel,
+}
+
+impl Step<'_> {
+    /// The kernel that starts fastest: an entry that holds `kernel`, unless the boot file is best as it is.
+    fn tune(&self, kernel: &Entry) -> Result<Entry, Error> {
+        let key = KeyBuilder::new(format!(
+            "kernel {} for {}",
+            fs::read_to_string(kernel.join("release"))?,
+            self.arch
+        ))
+        .part("method", "1")
+        .part("kernel", kernel.key())
+        .part("load", format!("{:?}", self.arch.raw_image_load))
+        .finish();
+        self.cache.entry("kernels", &key, self.cancel, |dir| {
+            let _work =
+                Work::begin(self.watch, format!("take the kernel for {} out of its boot file", self.arch));
+            match kernel::tune(&fs::read(kernel.join("kernel"))?, self.arch.raw_image_load) {
+                Tuned::Made(bytes) => fs::write(dir.join("kernel"), bytes)?,
+                Tuned::AsIs(reason) => self.watch.work(WorkEvent::Warning(format!(
+                    "the kernel for {} is booted from the file it came in: {reason}",
+                    self.arch
+                ))),
+            }
+            Ok(())
+        })
+    }
+
+    /// The agent, compiled: an entry that holds `agent`.
+    fn agent(&self) -> Result<Entry, Error> {
+        let compiler = Compiler::find(self.arch, self.cancel)?;
+        let key =
+            KeyBuilder::new(format!("guest agent for {}", self.arch)).file("compiler", &compiler.program)?;
+        let key = agent::SOURCES.iter().fold(key, |key, (name, text)| key.part(name, text));
+        let key = key.part("arguments", agent::compiler_args("agent").collect::<Vec<_>>().join(" ")).finish();
+        self.cache.entry("agents", &key, self.cancel, |dir| {
+            let _work = Work::begin(self.watch, format!("compile the guest agent for {}", self.arch));
+            let source = self.cache.scratch()?;
+            for (name, text) in agent::SOURCES {
+                fs::write(source.join(name), text)?;
+            }
+            let mut command = Command::new(&compiler.program);
+            command.args(agent::compiler_args("agent")).dir(&*source);
+            command.check(self.cancel).map_err(|error| match error {
+                process::Error::Cancelled => Error::Cache(cache::Error::Cancelled),
+                source => Error::Agent { arch: self.arch, source },
+            })?;
+            Ok(fs::rename(source.join("agent"), dir.join("agent"))?)
+        })
+    }
+
+    /// The initial RAM file system: an entry that holds `initramfs`.
+    fn initramfs(&self, kernel: &Entry, busybox: &Entry, agent: &Entry) -> Result<Entry, Error> {
+        let key = KeyBuilder::new(format!("initramfs for {}", self.arch))
+            .part("layout", "1")
+            .part("kernel", kernel.key())
+            .part("busybox", busybox.key())
+            .part("agent", agent.key())
+            .part("channel", self.arch.virtio_serial)
+            .finish();
+        self.cache.entry("initramfs", &key, self.cancel, |dir| {
+            let modules = self.channel_modules(kernel)?;
+            let busybox = fs::read(busybox.join("busybox"))?;
+            let applets = busybox::applets(&busybox);
+            if applets.is_empty() {
+                return Err(Error::NoApplets);
+            }
+            let file = io::BufWriter::new(fs::File::create(dir.join("initramfs"))?);
+            let mut archive = initramfs::Builder::new(file);
+            for path in ["dev", "proc", "sys", "run", "mnt", "bin", "etc", "lib/modules"] {
+                archive.dir(path, 0o755)?;
+            }
+            archive.dir("tmp", 0o1777)?;
+            archive.dir("root", 0o700)?;
+            archive.node("dev/console", 0o600, 5, 1)?;
+            archive.node("dev/null", 0o666, 1, 3)?;
+            archive.file(
+                "etc/passwd",
+                0o644,
+                b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+            )?;
+            archive.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
+            archive.file("bin/busybox", 0o755, &busybox)?;
+            for applet in applets {
+                archive.symlink(&format!("bin/{applet}"), "busybox")?;
+            }
+            archive.symlink("sbin", "bin")?;
+            archive.file("init", 0o755, &fs::read(agent.join("agent"))?)?;
+            let mut list = String::new();
+            for (name, elf) in modules {
+                let path = format!("/lib/modules/{name}.ko");
+                archive.file(&path, 0o644, &elf)?;
+                list.push_str(&format!("{path}\n"));
+            }
+            archive.file(agent::MODULE_LIST, 0o644, list.as_bytes())?;
+            io::Write::flush(&mut archive.finish()?)?;
+            Ok(())
+        })
+    }
+
+    /// The modules for the agent's channel, in the order in which to load them.
+    fn channel_modules(&self, kernel: &Entry) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let dir = kernel.join("modules");
+        let modules = read_modules(&dir)?;
+        let mut channel: Vec<(String, Vec<u8>)> = Vec::new();
+        for driver in channel_drivers(self.arch) {
+            let order = modules.load_order(driver).ok_or_else(|| Error::NoDriver {
+                release: fs::read_to_string(kernel.join("release")).unwrap_or_default(),
+                module: driver,
+            })?;
+            for name in order {
+                if let Some(path) =
+                    modules.path(name).filter(|_| channel.iter().all(|(known, _)| known != name))
+                {
+                    channel.push((name.to_owned(), depmod::decompress(fs::read(dir.join(path))?)?));
+                }
+            }
+        }
+        Ok(channel)
+    }
+}
+
+/// The modules that drive the machine's virtio-serial device.
+fn channel_drivers(arch: Arch) -> Vec<&'static str> {
+    let transport = match arch.virtio_serial {
+        "virtio-serial-pci" => Some("virtio_pci"),
+        "virtio-serial-device" => Some("virtio_mmio"),
+        _ => None,
+    };
+    transport.into_iter().chain(["virtio_console"]).collect()
+}
