@@ -102,13 +102,13 @@ impl serde::de::Error for Error {
 fn wanted(expected: &dyn Expected) -> String {
     let text = expected.to_string();
     match text.split_whitespace().next() {
+        _ if text == "a boolean" => "`true` or `false`".to_owned(),
         Some("struct") => "a map".to_owned(),
         Some("tuple" | "sequence") => "a list".to_owned(),
         Some("enum") => "one of its known words".to_owned(),
         Some("u8" | "u16" | "u32" | "u64" | "usize") => "a whole number, not negative".to_owned(),
         Some("i8" | "i16" | "i32" | "i64" | "isize") => "a whole number".to_owned(),
         Some("f32" | "f64") => "a number".to_owned(),
-        Some("boolean") => "`true` or `false`".to_owned(),
         _ => text.replace("a sequence", "a list").replace("a string", "text"),
     }
 }
@@ -331,7 +331,8 @@ impl<'n> VariantAccess<'n> for Variant<'n> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'n>>(self, seed: T) -> Result<T::Value, Error> {
-        seed.deserialize(self.content()?)
+        let content = self.content()?;
+        seed.deserialize(content).map_err(|error| error.at(content.0))
     }
 
     fn tuple_variant<V: Visitor<'n>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {

@@ -88,13 +88,16 @@ impl Node {
         }
     }
 
-    /// Calls `visit` on every scalar that is not a key.
+    /// Calls `visit` on every scalar, keys included.
     pub fn scalars_mut(&mut self, visit: &mut dyn FnMut(Position, &mut Scalar)) {
         match &mut self.kind {
             Kind::Null => {}
             Kind::Scalar(scalar) => visit(self.at, scalar),
             Kind::Seq(nodes) => nodes.iter_mut().for_each(|node| node.scalars_mut(visit)),
-            Kind::Map(entries) => entries.iter_mut().for_each(|entry| entry.value.scalars_mut(visit)),
+            Kind::Map(entries) => entries.iter_mut().for_each(|Entry { key, value }| {
+                key.scalars_mut(visit);
+                value.scalars_mut(visit);
+            }),
         }
     }
 }
