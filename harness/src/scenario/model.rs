@@ -17,7 +17,6 @@ use crate::yaml::{OneOrMany, Spanned};
 pub struct Scenario {
     /// What the scenario shows, as one line: `an open device keeps its module in use`.
     #[serde(default)]
-    #[schemars(required)]
     pub name: Spanned<String>,
     /// More about it, for its readers.
     #[serde(default)]
@@ -36,7 +35,7 @@ pub struct Scenario {
     pub timeout: Option<Timeout>,
     /// What is done, in this order.
     #[serde(default)]
-    #[schemars(required, length(min = 1))]
+    #[schemars(length(min = 1))]
     pub steps: Spanned<Vec<Spanned<Step>>>,
     /// What is expected of everything captured, once all steps are done.
     #[serde(default)]

@@ -212,7 +212,10 @@ impl JsonSchema for Trace {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let start = generator.subschema_for::<TraceStart>();
-        json_schema!({ "anyOf": [{ "enum": ["stop", "clear"] }, start] })
+        json_schema!({
+            "description": "`stop` ends tracing, `clear` empties the buffer, and a map starts tracing.",
+            "anyOf": [{ "enum": ["stop", "clear"] }, start],
+        })
     }
 }
 
