@@ -6,6 +6,7 @@ mod module;
 mod number;
 mod symbol;
 mod text;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,9 +19,10 @@ pub use kprobe::{FlagName, KprobeCount, KprobePattern, KprobesExpect, ProbeKind}
 pub use module::ModuleExpect;
 pub use number::Num;
 pub use text::{TextCount, TextMatch};
+pub use trouble::{SplatKind, SplatPattern, TaintLetter, Trouble, check_trouble};
 
 use super::step::GuestPath;
-use super::words::{Regex, Signal};
+use super::words::Signal;
 use crate::yaml::{OneOrMany, Spanned};
 
 /// What is expected: of the step's own result (`exit`, `signal`, `stdout`, `stderr`, `content`), and of the guest and
@@ -58,53 +60,15 @@ pub struct Expect {
     /// Modules, as they are now.
     #[serde(default)]
     pub modules: BTreeMap<Spanned<String>, ModuleExpect>,
-    /// Each WARN, BUG or oops that the kernel must report, in order; any other makes the case a crash. Only at the
-    /// end of the scenario.
-    #[serde(default)]
-    pub splats: Option<Spanned<OneOrMany<SplatPattern>>>,
-    /// The taint letters that the kernel may have got besides those of loading test modules, such as `W` and `R`.
+    /// Reports of trouble (WARN, BUG, oops and the like) that the kernel must make; any other makes the case a crash.
     /// Only at the end of the scenario.
     #[serde(default)]
-    pub taint: Option<Spanned<OneOrMany<TaintLetter>>>,
-}
-
-/// A report of trouble by the kernel.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct SplatPattern {
-    /// What it is.
-    pub kind: SplatKind,
-    /// What its title line says.
+    pub splats: Option<Spanned<OneOrMany<SplatPattern>>>,
+    /// Letters of taints that the kernel must have taken on, such as `R` for a forced removal; any other makes the
+    /// case a crash. Those of loading test modules and of expected reports need not be listed. Only at the end of the
+    /// scenario.
     #[serde(default)]
-    pub title: Option<Regex>,
-}
-
-/// A kind of report. A panic and a lockup end the guest, so that none of them can be expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SplatKind {
-    /// `WARNING: …`
-    Warning,
-    /// `BUG: …`
-    Bug,
-    /// `Oops: …` and its likes: the kernel killed the task that ran into it.
-    Oops,
-}
-
-/// A taint's letter, as the kernel's documentation of tainted kernels lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
-#[schemars(inline)]
-pub struct TaintLetter(#[schemars(regex(pattern = "^[A-Z]$"))] pub char);
-
-impl<'de> Deserialize<'de> for TaintLetter {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut letters = text.chars();
-        match (letters.next(), letters.next()) {
-            (Some(letter @ 'A'..='Z'), None) => Ok(TaintLetter(letter)),
-            _ => Err(serde::de::Error::custom(format_args!("`{text}` is no taint\ngive one capital letter"))),
-        }
-    }
+    pub taint: Option<Spanned<OneOrMany<TaintLetter>>>,
 }
 
 /// Something expected that did not come.

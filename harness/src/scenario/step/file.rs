@@ -225,7 +225,7 @@ pub(super) struct FileCondition {
     /// Whether it is there.
     #[serde(default)]
     exists: Option<bool>,
-    /// What it holds, a final newline aside.
+    /// What it holds, white space at the end aside.
     #[serde(default)]
     equals: Option<Scalar>,
     /// What it holds somewhere.

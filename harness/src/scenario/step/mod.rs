@@ -416,7 +416,7 @@ pub enum FileState {
     Exists,
     /// It is not there.
     Absent,
-    /// It holds this, a final newline aside.
+    /// It holds this, white space at the end aside.
     Equals(String),
     /// It holds this somewhere.
     Contains(String),

@@ -114,7 +114,7 @@ steps:
   - trace: stop
 expect:
   trace: { none: [{ event: module_free }], count: { of: { event: module_get }, is: 0 } }
-  splats: { kind: warning, title: "refcount_t: underflow" }
+  splats: { kind: warn, title: "refcount_t: underflow" }
   taint: [W]
 "#;
     let scenario = read(text).unwrap();
@@ -131,7 +131,7 @@ expect:
     let Action::WaitFor(WaitFor::File(condition)) = action(17) else { panic!() };
     assert_eq!(condition.state, FileState::Contains("1".into()));
     let expect = scenario.expect.as_ref().unwrap();
-    assert_eq!(expect.splats.as_ref().unwrap()[0].kind, SplatKind::Warning);
+    assert_eq!(expect.splats.as_ref().unwrap()[0].kind, SplatKind::Warn);
 }
 
 /// One of each kind of error, all told at once.
@@ -217,7 +217,7 @@ expect:
     "4:24 `content` has nothing to look at here; it belongs to a step `read` without `errno`"
 )]
 #[case::splats_early(
-    "- run: x\n  expect: { splats: { kind: warning } }",
+    "- run: x\n  expect: { splats: { kind: warn } }",
     "4:23 `splats` has nothing to look at here; it belongs to the `expect` at the end of the scenario"
 )]
 #[case::exit_and_signal(
