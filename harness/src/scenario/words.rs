@@ -93,11 +93,13 @@ impl Pattern {
         }
     }
 
-    /// The bytes of the first place in `text` that is meant.
-    pub fn find(&self, text: &str) -> Option<std::ops::Range<usize>> {
+    /// The bytes of the first place in `text`, not before the byte `start`, that is meant.
+    pub fn find_from(&self, text: &str, start: usize) -> Option<std::ops::Range<usize>> {
+        let rest = text.get(start..)?;
         match self {
-            Pattern::Text(wanted) => text.find(wanted).map(|start| start..start + wanted.len()),
-            Pattern::Regex(regex) => regex.find(text).map(|found| found.range()),
+            Pattern::Text(wanted) => rest.find(wanted).map(|at| start + at..start + at + wanted.len()),
+            // Not in `rest` alone, where `^` would match at its start.
+            Pattern::Regex(regex) => regex.find_at(text, start).map(|found| found.range()),
         }
     }
 }

@@ -36,6 +36,10 @@ pub(super) fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
 
 /// The one of `known` that `name` was most likely meant to be.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Nobody misspells a name into a page of text, and comparing it would take long.
+    if name.len() > 64 {
+        return None;
+    }
     // One slip in a short name, one in three characters of a long one, counted as typists make them.
     let limit = (name.chars().count() / 3).max(1);
     known

@@ -141,7 +141,7 @@ impl TraceExpect {
 impl EventPattern {
     /// Whether an event is meant.
     pub fn matches(&self, event: &Event) -> bool {
-        self.differences(event).is_empty()
+        self.event.as_ref().is_none_or(|name| name.is(&event.name)) && self.differences(event).is_empty()
     }
 
     /// What of an event is not as it should be, as phrases.

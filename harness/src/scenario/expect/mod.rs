@@ -4,6 +4,7 @@ mod event;
 mod kprobe;
 mod module;
 mod number;
+mod program;
 mod symbol;
 mod text;
 mod trouble;
@@ -18,6 +19,7 @@ pub use event::{EventCount, EventPattern, TraceExpect};
 pub use kprobe::{FlagName, KprobeCount, KprobePattern, KprobesExpect, ProbeKind};
 pub use module::ModuleExpect;
 pub use number::Num;
+pub use program::{End, Program};
 pub use text::{TextCount, TextMatch};
 pub use trouble::{SplatKind, SplatPattern, TaintLetter, Trouble, check_trouble};
 

@@ -68,7 +68,7 @@ impl TextMatch {
         }
         self.check_order(text)?;
         for unwanted in self.none.iter() {
-            if let Some(found) = unwanted.find(text) {
+            if let Some(found) = unwanted.find_from(text, 0) {
                 return Err(Mismatch::new(
                     "none",
                     format!("no {}", shown(unwanted)),
@@ -103,18 +103,20 @@ impl TextMatch {
     }
 
     fn check_order(&self, text: &str) -> Result<(), Mismatch> {
-        let mut rest = text;
+        let mut start = 0;
         let mut previous: Option<&Pattern> = None;
         for (index, wanted) in self.in_order.iter().enumerate() {
-            match wanted.find(rest).and_then(|found| rest.get(found.end..)) {
-                Some(after) => rest = after,
+            match wanted.find_from(text, start) {
+                Some(found) => start = found.end,
                 None => {
                     let after =
                         previous.map(|previous| format!(" after {}", shown(previous))).unwrap_or_default();
                     let elsewhere = wanted
-                        .find(text)
+                        .find_from(text, 0)
                         .map(|found| format!("it before that, {}", line_at(text, found.start)));
-                    let found = elsewhere.unwrap_or_else(|| nearest_line(&wanted.to_string(), rest));
+                    let found = elsewhere.unwrap_or_else(|| {
+                        nearest_line(&wanted.to_string(), text.get(start..).unwrap_or_default())
+                    });
                     return Err(Mismatch::new(
                         format!("in-order[{index}]"),
                         format!("{}{after}", shown(wanted)),
@@ -164,7 +166,7 @@ fn spelt(character: char) -> String {
 }
 
 /// The beginning of a text, as lines.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     if text.trim().is_empty() {
         return "nothing".to_owned();
     }
@@ -208,7 +210,7 @@ fn line_at(text: &str, offset: usize) -> String {
 /// The line most like what was looked for.
 fn nearest_line(wanted: &str, text: &str) -> String {
     let wanted = wanted.trim().lines().next().unwrap_or_default();
-    let alike = |line: &str| strsim::sorensen_dice(wanted, line);
+    let alike = |line: &str| strsim::sorensen_dice(wanted, &line.chars().take(4 * WIDTH).collect::<String>());
     let best = text
         .lines()
         .take(CANDIDATES)
@@ -266,6 +268,7 @@ mod tests {
         "a\nb",
         "stdout in-order[1]: expected `a` after `b`\nfound it before that, `a` on line 1"
     )]
+    #[case("{ in-order: [a, '/^b/'] }", "ab", "stdout in-order[1]: expected /^b/ after `a`\nfound `b`")]
     #[case("{ in-order: [a, '/c+/'] }", "a\nb", "stdout in-order[1]: expected /c+/ after `a`\nfound `b`")]
     #[case("{ none: b }", "a\nbc", "stdout none: expected no `b`\nfound `bc` on line 2")]
     #[case("{ count: { of: a, is: 2 } }", "a", "stdout count: expected /a/ 2 times\nfound it 1 times")]

@@ -285,6 +285,7 @@ pub struct Run {
     pub command: Command,
     /// What it reads from its standard input.
     #[serde(default)]
+    #[schemars(with = "Option<Scalar>")]
     pub stdin: Option<String>,
     /// What its environment has besides.
     #[serde(default)]
@@ -306,6 +307,7 @@ pub struct Spawn {
     pub run: Command,
     /// What it reads from its standard input.
     #[serde(default)]
+    #[schemars(with = "Option<Scalar>")]
     pub stdin: Option<String>,
     /// What its environment has besides.
     #[serde(default)]
@@ -340,6 +342,7 @@ pub struct Write {
     /// Where.
     pub path: GuestPath,
     /// What, to the byte: no newline is added.
+    #[schemars(with = "Scalar")]
     pub text: String,
     /// Whether it goes after what is there.
     #[serde(default)]

@@ -353,3 +353,26 @@ proptest! {
         }
     }
 }
+
+/// Every example in the documentation is one: a scenario, steps, or expectations.
+#[test]
+fn the_documentation_is_true() {
+    let page = include_str!("../../../../docs/scenarios.md");
+    let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let indented = |block: &str| block.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    let tracing = "  - trace: { events: module }\n";
+    let mut examples = 0;
+    for block in blocks {
+        let text = match block.split([' ', ':']).next().unwrap() {
+            "name" => block.to_owned(),
+            "-" => format!("name: x\nsteps:\n{tracing}{}", indented(block)),
+            "expect" => format!("name: x\nsteps:\n{tracing}{block}"),
+            "#" => continue,
+            other => panic!("an example begins with `{other}`"),
+        };
+        let errors = read(&text).err().unwrap_or_default();
+        assert!(errors.is_empty(), "{}", yaml::render("docs/scenarios.md", &text, &errors));
+        examples += 1;
+    }
+    assert_eq!(examples, 6);
+}
