@@ -133,19 +133,30 @@ fn event_line(line: &str) -> Line<'_> {
             _ => Line::Other,
         };
     }
-    let end = rest.bytes().position(|b| b == b':' || b == b' ').unwrap_or(rest.len());
-    let (name, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-    match after.strip_prefix(':') {
-        Some(text) if !name.is_empty() => {
-            let text = text.trim_ascii_start();
+    let end = rest.bytes().position(|b| !is_name_byte(b)).unwrap_or(rest.len());
+    let Some((name, after)) = rest.split_at_checked(end).filter(|(name, _)| !name.is_empty()) else {
+        return Line::Other;
+    };
+    match after.as_bytes() {
+        [b':', ..] => {
+            let text = after.get(1..).unwrap_or("").trim_ascii_start();
             if name == "kernel_stack" && text.starts_with("<stack trace") {
                 return Line::StackStart { context, user: false };
             }
             Line::Event(EventRef { context, name, text })
         }
-        None if after.starts_with(" <-") => Line::Event(EventRef { context, name: "function", text: rest }),
+        // System calls: `sys_read(fd: 3, …)` and `sys_read -> 0x152`.
+        [b'(', ..] | [b' ', b'-', b'>', ..] => {
+            Line::Event(EventRef { context, name, text: after.trim_ascii_start() })
+        }
+        [b' ', b'<', b'-', ..] => Line::Event(EventRef { context, name: "function", text: rest }),
         _ => Line::Other,
     }
+}
+
+/// Events have names of C; what `trace_printk` prints stands after a function's name, which may have a suffix.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
 /// The widths that the kernel pads the task's name to, which is never longer: the dash before the pid stands there.
@@ -168,6 +179,11 @@ fn context(line: &str) -> Option<(Context<'_>, &str)> {
     {
         return Some(found);
     }
+    if bytes.get(DEFAULT_DASH) == Some(&b' ')
+        && let Some(found) = verbose(line)
+    {
+        return Some(found);
+    }
     let indent = line.len() - line.trim_ascii_start().len();
     let reach = line.char_indices().map(|(at, _)| at).filter(|at| *at >= indent).nth(DEFAULT_DASH);
     let mut end = reach.unwrap_or(line.len());
@@ -179,6 +195,29 @@ fn context(line: &str) -> Option<(Context<'_>, &str)> {
         end = dash;
     }
     None
+}
+
+/// `          insmod     125   0 0 00000001 0000000a [0054f68c] 13.560ms (+1.154ms): …`, the latency layout with the
+/// option `verbose`: pid, cpu, flags, preemption count, index, the absolute time, and the time since the first event.
+fn verbose(line: &str) -> Option<(Context<'_>, &str)> {
+    let comm = line.get(..DEFAULT_DASH)?.trim_ascii();
+    let (pid, rest) = digits(line.get(DEFAULT_DASH..)?.trim_ascii_start())?;
+    let (cpu, rest) = digits(rest.trim_ascii_start())?;
+    let (flags, rest) = rest.trim_ascii_start().split_once(" [")?;
+    if !flags.bytes().all(|b| b.is_ascii_hexdigit() || b == b' ') {
+        return None;
+    }
+    let (_, rest) = rest.split_once("] ")?;
+    let (time, rest) = rest.split_once(" (")?;
+    if !time.starts_with(|c: char| c.is_ascii_digit())
+        || !time.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
+    {
+        return None;
+    }
+    let (_, rest) = rest.split_once("): ")?;
+    let (pid, cpu) = (pid.parse().ok()?, cpu.parse().ok()?);
+    let comm = (comm != "<...>").then_some(comm);
+    Some((Context { comm, pid, cpu, flags: "", time }, rest))
 }
 
 /// The columns after the pid: cpu, flags, and the rest of the line.
@@ -326,6 +365,14 @@ mod tests {
         "  insmod-86        0...1.  1234: module_load: loop ",
         context("insmod", 86, 0, "...1.", "1234")
     )]
+    #[case::verbose(
+        "          insmod     125   1 0 00000000 00000000 [0054f68c] 13.560ms (+1.154ms): module_load: loop OE",
+        context("insmod", 125, 1, "", "13.560ms")
+    )]
+    #[case::verbose_counter(
+        "          insmod     134   0 0 00000001 0000000a [0000000000000007] 4 (+1): module_load: loop OE",
+        context("insmod", 134, 0, "", "4")
+    )]
     #[case::trimmed(
         "insmod-86 [000] ...1. 4.123456: module_load: loop",
         context("insmod", 86, 0, "...1.", "4.123456")
@@ -395,6 +442,13 @@ mod tests {
     #[case("p_open: (do_sys_open+0x0/0x80) dfd=0x3", "p_open", "(do_sys_open+0x0/0x80) dfd=0x3")]
     #[case("tracing_mark_write: hello: world", "tracing_mark_write", "hello: world")]
     #[case("context_switch:", "context_switch", "")]
+    #[case(
+        "sys_read(fd: 3, buf: 7fc46b959000, count: 10000)",
+        "sys_read",
+        "(fd: 3, buf: 7fc46b959000, count: 10000)"
+    )]
+    #[case("sys_read -> 0x152", "sys_read", "-> 0x152")]
+    #[case("boom_init.isra.0: said by trace_printk", "boom_init.isra.0", "said by trace_printk")]
     #[case("vfs_read <-ksys_read", "function", "vfs_read <-ksys_read")]
     fn names_and_texts(#[case] rest: &str, #[case] name: &str, #[case] text: &str) {
         let line = format!("             cat-86      [000] ...1.     4.123456: {rest}");
