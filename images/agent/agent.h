@@ -99,7 +99,7 @@ extern bool visiting;
 /* boot.c */
 void boot(void);
 int open_port(const char *name);
-/* The mounted tracefs, or an empty string. */
+/* The mounted tracefs, or an empty string; looked up once. */
 const char *tracing_dir(void);
 
 /* wire.c: taking a payload apart. After a failure all of these return zeroes and `malformed` is set. */

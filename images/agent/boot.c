@@ -49,12 +49,18 @@ static void link_at(const char *target, const char *path)
 
 const char *tracing_dir(void)
 {
+	static const char *found;
+
+	if (found)
+		return found;
 	if (!access("/sys/kernel/tracing/trace", F_OK))
-		return "/sys/kernel/tracing";
+		found = "/sys/kernel/tracing";
 	/* Looking it up mounts it there; before Linux 4.1 it was there only. */
-	if (!access("/sys/kernel/debug/tracing/trace", F_OK))
-		return "/sys/kernel/debug/tracing";
-	return "";
+	else if (!access("/sys/kernel/debug/tracing/trace", F_OK))
+		found = "/sys/kernel/debug/tracing";
+	else
+		found = "";
+	return found;
 }
 
 static void load_listed_modules(void)

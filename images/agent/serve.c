@@ -179,8 +179,20 @@ static int set_clock(uint64_t seconds, uint32_t nanoseconds)
 	return clock_settime(CLOCK_REALTIME, &time) ? errno : 0;
 }
 
+/*
+ * A restored guest's first answer takes as long as QEMU needs to translate the kernel code on the way to it. What a
+ * greeting needs is therefore opened once and kept, for the reader's thread alone.
+ */
+static int keep_open(int *fd, const char *path, int flags)
+{
+	if (*fd < 0)
+		*fd = open(path, flags | O_CLOEXEC);
+	return *fd;
+}
+
 static int mix_in(const uint8_t *entropy, size_t size)
 {
+	static int random = -1;
 	struct rand_pool_info *info;
 	int fd, error = 0;
 
@@ -188,7 +200,7 @@ static int mix_in(const uint8_t *entropy, size_t size)
 		return EPERM;
 	if (size > 4096)
 		return EINVAL;
-	fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+	fd = keep_open(&random, "/dev/urandom", O_WRONLY);
 	if (fd < 0)
 		return errno;
 	info = malloc(sizeof(*info) + size);
@@ -202,7 +214,6 @@ static int mix_in(const uint8_t *entropy, size_t size)
 	else if (ioctl(fd, RNDRESEEDCRNG) && errno != EINVAL && errno != ENOTTY)
 		error = errno;
 	free(info);
-	close(fd);
 	return error;
 }
 
@@ -216,12 +227,10 @@ static uint64_t uptime(void)
 
 static uint64_t tainted(void)
 {
+	static int kept = -1;
 	char text[32];
-	int fd = open("/proc/sys/kernel/tainted", O_RDONLY | O_CLOEXEC);
-	ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	ssize_t size = pread(keep_open(&kept, "/proc/sys/kernel/tainted", O_RDONLY), text, sizeof(text) - 1, 0);
 
-	if (fd >= 0)
-		close(fd);
 	text[size > 0 ? size : 0] = 0;
 	return strtoull(text, NULL, 10);
 }

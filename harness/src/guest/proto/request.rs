@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Port;
+#[cfg(doc)]
+use super::Reply;
 use crate::guest::Signal;
 
 /// How a file is opened for writing.
