@@ -34,7 +34,7 @@ static int held_kthread(void *unused)
 {
 	/* Whoever starts the thread stays in this module's code, and so keeps it, until now. */
 	__module_get(THIS_MODULE);
-	pr_info("holding pid=%d use=%d\n", current->pid, module_refcount(THIS_MODULE));
+	pr_info("holding pid=%d\n", current->pid);
 	complete(&holding);
 	set_current_state(TASK_INTERRUPTIBLE);
 	while (!kthread_should_stop()) {
@@ -62,7 +62,7 @@ static void stop(void)
 {
 	kthread_stop(thread);
 	thread = NULL;
-	pr_info("released use=%d\n", module_refcount(THIS_MODULE));
+	pr_info("released\n");
 }
 
 static int set_running(const char *value, const struct kernel_param *param)

@@ -122,4 +122,27 @@ static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int 
 #define __nocfi
 #endif
 
+/* v5.14, ec6aba3d2be1 ("kprobes: Remove kprobe::fault_handler") */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
+#define KMODLAB_HAS_FAULT_HANDLER
+#endif
+
+/* v5.11, d741bf41d7c7 ("kprobes: Remove kretprobe hash"): an instance has no pointer to its kretprobe. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+static inline struct kretprobe *get_kretprobe(struct kretprobe_instance *instance)
+{
+	return instance->rp;
+}
+#endif
+
+/* The error of register_kprobe() for an address inside an instruction: arch_prepare_kprobe(). */
+#if defined(CONFIG_X86) || defined(CONFIG_RISCV) || defined(CONFIG_SPARC64)
+#define KMODLAB_ERRNO_INSIDE_INSTRUCTION	EILSEQ
+#else
+#define KMODLAB_ERRNO_INSIDE_INSTRUCTION	EINVAL
+#endif
+
+/* Ppc64 does not free a module's init code: module_init_section(), arch/powerpc/kernel/module_64.c. */
+#define KMODLAB_KEEPS_INIT	IS_ENABLED(CONFIG_PPC64)
+
 #endif

@@ -31,6 +31,7 @@
 		     "	.endr\n"					\
 		     "	.pushsection .rodata\n"				\
 		     "	.balign 4\n"					\
+		     "	.globl " #offset "\n"				\
 		     #offset ":\n"					\
 		     "	.4byte 1b - " KMODLAB_ASM_TEXT(function) "\n"	\
 		     "	.popsection"					\

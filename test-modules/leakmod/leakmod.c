@@ -6,6 +6,8 @@
  *   get  takes a reference with try_module_get(), which nothing will give back
  *   put  gives one back with module_put(), whether or not one was taken
  *
+ * It prints the use count after that, which includes the loading's own reference while a module loads.
+ *
  * leakmod's own name is allowed: its use count is then above 0 with nothing that uses it.  A put at use
  * count 0 makes the count -1, the next one makes the kernel warn, and removing a module in that state
  * makes it BUG().  A module that is not there, or is going, is ENOENT.
@@ -44,7 +46,7 @@ static int with_module(const char *value, int (*act)(struct module *module))
 	return error;
 }
 
-static int get(struct module *module)
+static int leakmod_get(struct module *module)
 {
 	if (!try_module_get(module))
 		return -ENOENT;
@@ -52,7 +54,7 @@ static int get(struct module *module)
 	return 0;
 }
 
-static int put(struct module *module)
+static int leakmod_put(struct module *module)
 {
 	module_put(module);
 	pr_info("put module=%s use=%d\n", module->name, module_refcount(module));
@@ -61,12 +63,12 @@ static int put(struct module *module)
 
 static int set_get(const char *value, const struct kernel_param *param)
 {
-	return with_module(value, get);
+	return with_module(value, leakmod_get);
 }
 
 static int set_put(const char *value, const struct kernel_param *param)
 {
-	return with_module(value, put);
+	return with_module(value, leakmod_put);
 }
 
 static const struct kernel_param_ops get_ops = { .set = set_get };
