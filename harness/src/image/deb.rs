@@ -1,9 +1,10 @@
 //! Debian packages as files: deb(5).
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::work::Cancel;
 
@@ -78,10 +79,18 @@ pub(super) fn plain(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn write(path: &Path, content: &[u8], executable: bool) -> io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(path))?;
-    fs::write(path, content)?;
-    let mode = if executable { 0o755 } else { 0o644 };
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    let create = || {
+        let mode = if executable { 0o755 } else { 0o644 };
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)
+    };
+    let mut file = match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
+            create()?
+        }
+        file => file?,
+    };
+    file.write_all(content)
 }
 
 /// The `data.tar` member, decompressed.

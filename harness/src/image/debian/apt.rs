@@ -168,7 +168,7 @@ fn configuration(dir: &Path, architectures: &[&str]) -> Result<String, Error> {
     let dir = dir.ok_or_else(|| io::Error::other("the cache's path has characters that apt cannot take"))?;
     let mut text = String::from(
         "#clear APT::Update;\n#clear APT::Architectures;\nAPT::Update::Error-Mode \"any\";\nAPT::Sandbox::User \"\";\n\
-         Acquire::Languages \"none\";\nDebug::NoLocking \"1\";\nDir::Etc::SourceParts \"-\";\n",
+         Acquire::Languages \"none\";\nAcquire::GzipIndexes \"false\";\nDebug::NoLocking \"1\";\nDir::Etc::SourceParts \"-\";\n",
     );
     for (name, path) in [
         ("Dir::State", ""),
@@ -176,6 +176,9 @@ fn configuration(dir: &Path, architectures: &[&str]) -> Result<String, Error> {
         ("Dir::State::status", "/status"),
         ("Dir::Cache", ""),
         ("Dir::Cache::archives", "/archives"),
+        // Containers turn these off, and each call would parse the index anew.
+        ("Dir::Cache::pkgcache", "/pkgcache.bin"),
+        ("Dir::Cache::srcpkgcache", "/srcpkgcache.bin"),
         ("Dir::Etc", "/etc"),
         ("Dir::Etc::SourceList", "/etc/sources.list"),
     ] {
