@@ -1,6 +1,6 @@
 //! What a busybox binary can do.
 
-/// The applets of a busybox, from the table of their names in the binary: they are sorted, end in NUL bytes, and begin
+/// The applets of a busybox, itself left out, from the table of their names in the binary: they are sorted, end in NUL bytes, and begin
 /// with `[` and `[[` (`applet_names` of busybox's generated `applet_tables.h`). Empty where there is no such table.
 pub fn applets(binary: &[u8]) -> Vec<&str> {
     const START: &[u8] = b"[\0[[\0";
@@ -15,6 +15,7 @@ pub fn applets(binary: &[u8]) -> Vec<&str> {
             _ => break,
         }
     }
+    names.retain(|name| *name != "busybox");
     names
 }
 
@@ -24,7 +25,7 @@ mod tests {
 
     #[test]
     fn the_table_is_found_and_ends_where_order_or_names_end() {
-        assert_eq!(applets(b"x[\0y\0[\0[[\0ash\0sh\0\0zzz\0"), ["[", "[[", "ash", "sh"]);
+        assert_eq!(applets(b"x[\0y\0[\0[[\0ash\0busybox\0sh\0\0zzz\0"), ["[", "[[", "ash", "sh"]);
         assert_eq!(applets(b"[\0[[\0ash\0sh\0rm\0"), ["[", "[[", "ash", "sh"]);
         assert_eq!(applets(b"[\0[[\0ash\0/bin/sh\0"), ["[", "[[", "ash"]);
         assert_eq!(applets(b"[\0[[\0ash"), ["[", "[[", "ash"]);

@@ -258,7 +258,7 @@ impl Step<'_> {
     /// The initial RAM file system: an entry that holds `initramfs`.
     fn initramfs(&self, kernel: &Entry, busybox: &Entry, agent: &Entry) -> Result<Entry, Error> {
         let key = KeyBuilder::new(format!("initramfs for {}", self.arch))
-            .part("layout", "1")
+            .part("layout", "2")
             .part("kernel", kernel.key())
             .part("busybox", busybox.key())
             .part("agent", agent.key())
