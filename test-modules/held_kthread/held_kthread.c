@@ -2,8 +2,8 @@
 /*
  * held_kthread: a kernel thread that holds the module it runs in.
  *
- * The thread takes the reference when it starts, and gives it back when it is told to stop; it sleeps
- * in between.
+ * The thread takes the reference when it starts, and gives it back when it is told to stop; it
+ * sleeps in between.
  *
  * Parameters:
  *   name     the thread's name

@@ -2,15 +2,16 @@
 /*
  * Jprobes: the kernel's own before v4.15, those of the module jprobe_compat since.
  *
- * v4.15, 590c84593045 ("kprobes: Disable the jprobes APIs"), left stubs in linux/kprobes.h that answer
- * ENOSYS; v4.19, 4de58696de07 ("kprobes: Remove jprobe stub API"), removed them with struct jprobe.
+ * v4.15, 590c84593045 ("kprobes: Disable the jprobes APIs"), left stubs in linux/kprobes.h that
+ * answer ENOSYS; v4.19, 4de58696de07 ("kprobes: Remove jprobe stub API"), removed them with
+ * struct jprobe.
  *
  * What jprobe_compat cannot do that the native jprobes could:
  *   - jprobe_return() returns.  It must be the last statement of the handler that is executed.
- *   - The handler gets the first 8 words of the arguments, where a word is a long: no more of them, no
- *     structures by value that are longer, no variable arguments beyond that, no floating point.
+ *   - The handler gets the first 8 words of the arguments, where a word is a long, and no floating
+ *     point.
  *   - The handler runs inside the probe, so that other probes that it meets are missed.
- *   - Only offset 0 of a symbol is known to be a function's entry.  A jprobe with an address instead is
+ *   - Only offset 0 of a symbol is known to be a function's entry.  A jprobe with an address is
  *     trusted to be at one.
  *   - It needs to know the architecture's calling convention, see kmodlab_argument(): elsewhere
  *     registering answers EOPNOTSUPP.
@@ -18,12 +19,17 @@
 #ifndef JPROBE_COMPAT_H
 #define JPROBE_COMPAT_H
 
-#include <linux/kprobes.h>
-#include <linux/version.h>
+#include "kmodlab_compat.h"
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(4, 15, 0)
+#if kernel_before(4, 15)
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(4, 19, 0)
+#define NATIVE_JPROBES	1
+
+#else
+
+#define NATIVE_JPROBES	0
+
+#if kernel_before(4, 19)
 /* The stubs have the names. */
 #define register_jprobe		jprobe_compat_register_jprobe
 #define register_jprobes	jprobe_compat_register_jprobes

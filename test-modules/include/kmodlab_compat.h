@@ -16,11 +16,15 @@
 #include <asm/code-patching.h>
 #endif
 
+/* Whether the kernel is older than a version. */
+#define kernel_before(version, patchlevel)	\
+	(LINUX_VERSION_CODE < KERNEL_VERSION(version, patchlevel, 0))
+
 /*
  * v5.6, d56c0d45f0e2 ("proc: decouple proc from VFS with "struct proc_ops""): files in /proc are
  * described by a structure of their own.
  */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 6, 0)
+#if kernel_before(5, 6)
 #define proc_ops	file_operations
 #define proc_open	open
 #define proc_read	read
@@ -33,17 +37,17 @@
  * The function behind fork() and clone().  v5.10, cad6967ac108 ("fork: introduce kernel_clone()"):
  * it was _do_fork before, and do_fork before v4.2.
  */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
+#if kernel_before(5, 10)
 #define KMODLAB_FORK	"_do_fork"
 #else
 #define KMODLAB_FORK	"kernel_clone"
 #endif
 
 /*
- * The address of the first instruction that every call of a function executes.  A function pointer is
- * something else where it points to a descriptor (ppc64 with the ELFv1 ABI, ia64, parisc64), where calls
- * inside a module skip the function's first instructions (ppc64 with the ELFv2 ABI), and where it has
- * the Thumb bit set (arm).
+ * The address of the first instruction that every call of a function executes.  A function
+ * pointer is something else where it points to a descriptor (ppc64 with the ELFv1 ABI, ia64,
+ * parisc64), where calls inside a module skip the function's first instructions (ppc64 with the
+ * ELFv2 ABI), and where it has the Thumb bit set (arm).
  */
 static inline unsigned long kmodlab_text_address(void *function)
 {
@@ -117,18 +121,18 @@ static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int 
 #endif
 #endif
 
-/* v5.13, cf68fffb66d6 ("add support for Clang CFI"): functions exempt from control-flow integrity. */
+/* v5.13, cf68fffb66d6 ("add support for Clang CFI"): functions exempt from its checks. */
 #ifndef __nocfi
 #define __nocfi
 #endif
 
 /* v5.14, ec6aba3d2be1 ("kprobes: Remove kprobe::fault_handler") */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
+#if kernel_before(5, 14)
 #define KMODLAB_HAS_FAULT_HANDLER
 #endif
 
-/* v5.11, d741bf41d7c7 ("kprobes: Remove kretprobe hash"): an instance has no pointer to its kretprobe. */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+/* v5.11, d741bf41d7c7 ("kprobes: Remove kretprobe hash"): instances do not name their kretprobe. */
+#if kernel_before(5, 11)
 static inline struct kretprobe *get_kretprobe(struct kretprobe_instance *instance)
 {
 	return instance->rp;
@@ -142,7 +146,7 @@ static inline struct kretprobe *get_kretprobe(struct kretprobe_instance *instanc
 #define KMODLAB_ERRNO_INSIDE_INSTRUCTION	EINVAL
 #endif
 
-/* Ppc64 does not free a module's init code: module_init_section(), arch/powerpc/kernel/module_64.c. */
+/* Ppc64 keeps a module's init code: module_init_section() in arch/powerpc/kernel/module_64.c. */
 #define KMODLAB_KEEPS_INIT	IS_ENABLED(CONFIG_PPC64)
 
 #endif

@@ -11,15 +11,15 @@
 /* For functions that must be called as they are written: neither inlined, cloned nor left out. */
 #define TARGET	noinline __noclone __used
 
-/* Hides from the compiler what is known of a value, and keeps the call around it from being dropped. */
+/* Hides from the compiler what is known of a value, and keeps the call around it. */
 #define OPAQUE(value)	asm volatile("" : "+r" (value) : : "memory")
 
 /*
- * An instruction inside a function, a nop, whose offset from the function's start is in `offset`, to be
- * declared as `extern const u32 offset;`.  The assembler works it out from a local label: one in the
- * symbol table would give its name to the addresses that follow.  The nops before it take it out of
- * what an architecture counts as a function's entry (16 bytes on ppc64le), and those after it leave
- * room for the jump of an optimized probe (5 bytes on x86).
+ * An instruction inside a function, a nop, whose offset from the function's start is in `offset`,
+ * to be declared as `extern const u32 offset;`.  The assembler works it out from a local label:
+ * one in the symbol table would give its name to the addresses that follow.  The nops before it
+ * take it out of what an architecture counts as a function's entry (16 bytes on ppc64le), and
+ * those after it leave room for the jump of an optimized probe (5 bytes on x86).
  */
 #define INNER_INSTRUCTION(function, offset, value)			\
 	asm volatile("	.rept 4\n"					\

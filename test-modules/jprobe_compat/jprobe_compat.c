@@ -5,9 +5,9 @@
  * Exports register_jprobe(), register_jprobes(), unregister_jprobe(), unregister_jprobes(),
  * disable_jprobe(), enable_jprobe() and jprobe_return(), with the meaning and the errors that the
  * kernel's own had: EINVAL for a probe that is not at a function's entry, for an empty or negative
- * number, for disabling or enabling what is not registered; EEXIST for a second jprobe on a function.
- * include/jprobe_compat.h says what cannot be done.  On a kernel with jprobes of its own the module is
- * empty.  No parameters.
+ * number, for disabling or enabling what is not registered; EEXIST for a second jprobe on a
+ * function.  include/jprobe_compat.h says what cannot be done.  On a kernel with jprobes of its
+ * own the module is empty.  No parameters.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -19,9 +19,8 @@
 #include <linux/slab.h>
 
 #include "jprobe_compat.h"
-#include "kmodlab_compat.h"
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(4, 15, 0)
+#if !NATIVE_JPROBES
 
 struct registered {
 	struct list_head list;
@@ -32,8 +31,8 @@ static LIST_HEAD(all_registered);
 static DEFINE_MUTEX(lock);	/* of all_registered */
 
 /*
- * Calls the handler with the words that the probed function got, in the places where it got them.  Its
- * type is not the one it was written with: not a call that control-flow integrity would let pass.
+ * Calls the handler with the words that the probed function got, in the places where it got them.
+ * Its type is not the one it was written with: control-flow integrity would not let the call pass.
  */
 static int __nocfi call_handler(struct kprobe *kp, struct pt_regs *regs)
 {
@@ -58,7 +57,7 @@ static bool is_taken(const kprobe_opcode_t *address)
 	return false;
 }
 
-/* Registers disabled first: the address, by which another jprobe is found there, is known only then. */
+/* Registers disabled first: only then is the address known by which another jprobe is found. */
 static int register_locked(struct jprobe *jp, struct registered *entry)
 {
 	u32 flags = jp->kp.flags;
@@ -166,7 +165,7 @@ EXPORT_SYMBOL_GPL(jprobe_return);
 
 static int __init jprobe_compat_init(void)
 {
-	pr_info("loaded native=%d\n", LINUX_VERSION_CODE < KERNEL_VERSION(4, 15, 0));
+	pr_info("loaded native=%d\n", NATIVE_JPROBES);
 	return 0;
 }
 

@@ -3,10 +3,11 @@
  * jprobe_example: a jprobe that reports the arguments of each call of probe_target_mixed().
  *
  * Uses the kernel's jprobes before v4.15, and jprobe_compat since.  The module probe_target must be
- * loaded before it: the load answers ENOENT otherwise.
+ * loaded before it: the load answers ENOENT otherwise (EINVAL with native jprobes since v4.12).
  *
  * Parameters:
- *   second    Y: register a second jprobe on the same function with it, which fails the load (EEXIST)
+ *   second    Y: register a second jprobe on the same function with it, which fails the load
+ *             (EEXIST)
  *   disabled  N or Y: written, disables or enables the jprobe
  *   hits      read: how often the handler ran
  */
@@ -18,7 +19,6 @@
 #include <linux/mutex.h>
 
 #include "jprobe_compat.h"
-#include "kmodlab_compat.h"
 
 static bool second;
 module_param(second, bool, 0444);

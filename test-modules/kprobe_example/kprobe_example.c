@@ -7,12 +7,13 @@
  *   offset    bytes from the symbol, or from addr, to the instruction
  *   addr      the address to probe; with symbol given too, the kernel refuses the probe
  *   post      N: do without the post handler.  A probe that has one is never optimized
- *   disabled  N or Y: at load, register the probe disabled; written later, disable or enable this probe alone
+ *   disabled  N or Y: at load, register the probe disabled; written later, disable or enable this
+ *             probe alone
  *   hits      read: how often the pre handler ran
  *   nmissed   read: how often the probe was hit while another kprobe's handler ran
  *
- * On a kernel with KPROBES_ON_FTRACE, a probe with a post handler must not join one without on the same
- * function: the kernel then cannot disarm the two (ENOENT, and a warning).  Seen with 5.10, 6.1, 6.12.
+ * On a kernel with KPROBES_ON_FTRACE, a probe with a post handler must not join one without on
+ * the same function: the kernel then cannot disarm the two (ENOENT, and a warning).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

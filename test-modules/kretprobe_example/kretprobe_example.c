@@ -7,7 +7,8 @@
  *
  * Parameters:
  *   symbol     the function to probe; by default the one behind fork()
- *   maxactive  how many calls can be probed at once; 0 leaves it to the kernel, and reads as the kernel chose it
+ *   maxactive  how many calls can be probed at once; 0 leaves it to the kernel, and reads as the
+ *              kernel chose it
  *   hits       read: how many returns were seen
  *   nmissed    read: how many calls were not probed because maxactive others were
  */

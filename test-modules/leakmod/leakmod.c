@@ -6,11 +6,12 @@
  *   get  takes a reference with try_module_get(), which nothing will give back
  *   put  gives one back with module_put(), whether or not one was taken
  *
- * It prints the use count after that, which includes the loading's own reference while a module loads.
+ * It prints the use count after that, which includes the loading's own reference while a module
+ * loads.
  *
- * leakmod's own name is allowed: its use count is then above 0 with nothing that uses it.  A put at use
- * count 0 makes the count -1, the next one makes the kernel warn, and removing a module in that state
- * makes it BUG().  A module that is not there, or is going, is ENOENT.
+ * leakmod's own name is allowed: its use count is then above 0 with nothing that uses it.  A put
+ * at use count 0 makes the count -1, the next one makes the kernel warn, and removing a module in
+ * that state makes it BUG().  A module that is not there, or is going, is ENOENT.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

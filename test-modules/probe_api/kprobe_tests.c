@@ -214,7 +214,7 @@ static void kprobe_blacklisted_in_module(void)
 	struct counted probe = COUNTED("probe_api_nokprobe");
 
 	EXPECT(probe_api_nokprobe(1), 5);
-	EXPECT(try_kprobe(&probe), LINUX_VERSION_CODE < KERNEL_VERSION(5, 8, 0) ? 0 : -EINVAL);
+	EXPECT(try_kprobe(&probe), kernel_before(5, 8) ? 0 : -EINVAL);
 }
 
 static void kprobe_inside_an_instruction(void)
@@ -225,7 +225,7 @@ static void kprobe_inside_an_instruction(void)
 	EXPECT(try_kprobe(&probe), -KMODLAB_ERRNO_INSIDE_INSTRUCTION);
 }
 
-/* v5.18, cc66bb914578 ("x86/ibt,kprobes: Cure sym+0 equals fentry woes"): addresses have symbols. */
+/* v5.18, cc66bb914578 ("x86/ibt,kprobes: Cure sym+0 equals fentry woes"): looks for a symbol. */
 static void kprobe_outside_text(void)
 {
 	struct counted probe = COUNTED(NULL);
@@ -235,8 +235,7 @@ static void kprobe_outside_text(void)
 		skip("no memory");
 		return;
 	}
-	EXPECT(register_kprobe(&probe.kp),
-	       LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0) ? -EINVAL : -ENOENT);
+	EXPECT(register_kprobe(&probe.kp), kernel_before(5, 18) ? -EINVAL : -ENOENT);
 	kfree(probe.kp.addr);
 }
 
@@ -252,7 +251,7 @@ static void kprobe_twice(void)
 	EXPECT(probe.pre, 1);
 }
 
-/* v5.12, 33b1d1466885 ("kprobes: Warn if the kprobe is reregistered"): with a warning, once a boot. */
+/* v5.12, 33b1d1466885 ("kprobes: Warn if the kprobe is reregistered"): warns, once a boot. */
 static void kprobe_twice_by_address(void)
 {
 	struct counted probe = COUNTED(NULL);
@@ -368,7 +367,7 @@ static void kprobe_with_fault_handler(void)
 	EXPECT(register_kprobe(&probe), 0);
 	EXPECT(probe_api_target(1), 2);
 	unregister_kprobe(&probe);
-	EXPECT(faults, 1);
+	EXPECT(faults > 0, true);	/* the copying tries again, a byte at a time */
 }
 #else
 static void kprobe_with_fault_handler(void)

@@ -4,13 +4,14 @@
  * kernel log.
  *
  * Parameter:
- *   run  written once the module is loaded: "all", or names of tests separated by commas; runs them and
- *        prints one KTAP document.  "all" leaves out the tests that make the kernel warn, which are to
- *        be named: kprobe_twice_by_address.  EINVAL for an unknown name, otherwise the write succeeds
- *        whatever the results.
+ *   run  written once the module is loaded: "all", or names of tests separated by commas; runs
+ *        them and prints one KTAP document.  "all" leaves out the tests that make the kernel
+ *        warn, which are to be named: kprobe_twice_by_address.  EINVAL for an unknown name,
+ *        otherwise the write succeeds whatever the results.
  *
- * An error that was not always the same is expected by kernel version, with the commit that changed it
- * beside it.  A test that the kernel or the architecture has no place for is a SKIP with the reason.
+ * An error that was not always the same is expected by kernel version, with the commit that
+ * changed it beside it.  A test that the kernel or the architecture has no place for is a SKIP
+ * with the reason.
  */
 #include <linux/init.h>
 #include <linux/module.h>

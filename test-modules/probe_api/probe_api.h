@@ -44,7 +44,7 @@ void count_post(struct kprobe *kp, struct pt_regs *regs, unsigned long flags);
 #define COUNTED(symbol)									\
 	{ .kp = { .symbol_name = symbol, .pre_handler = count_pre, .post_handler = count_post } }
 
-/* As COUNTED, without the post handler, with which a probe is treated differently in many places. */
+/* As COUNTED, without the post handler: with one, the kernel treats a probe differently. */
 #define COUNTED_PRE(symbol)								\
 	{ .kp = { .symbol_name = symbol, .pre_handler = count_pre } }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * probe_target: functions of known behaviour for probes to sit on, called through /proc/probe_target.
+ * probe_target: functions of known behaviour for probes to sit on, called through
+ * /proc/probe_target.
  *
  * A command is one line written to the file; numbers are decimal, or hexadecimal with 0x:
  *
@@ -14,24 +15,24 @@
  *                             const char *text): the sum of the numbers and of the text's length
  *   recurse DEPTH             int probe_target_recurse(int depth): calls itself down to depth 0;
  *                             depth.  At most 50, which makes 51 calls
- *   slow US                   int probe_target_slow(int us): sleeps at least that long; us.  At most
- *                             2000000
+ *   slow US                   int probe_target_slow(int us): sleeps at least that long; us.  At
+ *                             most 2000000
  *   fail ERRNO                int probe_target_fail(int number): -number, which the result shows
  *   inner A                   int probe_target_inner(int a): a + 1.  An instruction inside it, a
  *                             nop, is at inner_offset from its start
  *   many THREADS TIMES [US]   int probe_target_many(int us): from each of several kernel threads at
- *                             once, so many times each.  A call sleeps at least US microseconds; the
- *                             result is the number of calls.  At most 64 threads, 100000 times
+ *                             once, so many times each.  A call sleeps at least US microseconds;
+ *                             the result is the number of calls.  At most 64 threads, 100000 times
  *
  * A write answers EINVAL where the line is not such a command, or breaks a limit.  Several writers'
  * commands run concurrently.
  *
- * int probe_target_init(int a), a + 1, is called with 41 once, while the module is being loaded.  Its
- * code is gone afterwards, but on ppc64, which keeps it (module_init_section() in
+ * int probe_target_init(int a), a + 1, is called with 41 once, while the module is being loaded.
+ * Its code is gone afterwards, but on ppc64, which keeps it (module_init_section() in
  * arch/powerpc/kernel/module_64.c).
  *
- * The file, mode 0600, reads as key=value lines: command, the last one done; result, in decimal, and
- * result_hex; inner_offset; addr_COMMAND, for each command, the address of its function's first
+ * The file, mode 0600, reads as key=value lines: command, the last one done; result, in decimal,
+ * and result_hex; inner_offset; addr_COMMAND, for each command, the address of its function's first
  * instruction that every call executes; addr_init, the same.  No parameters.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -198,8 +199,9 @@ static int crowd_run(struct crowd *crowd, int threads)
 	int created, i, error = 0;
 
 	for (created = 0; created < threads; created++) {
-		struct task_struct *thread = kthread_run(crowd_thread, crowd, "probe_target/%d", created);
+		struct task_struct *thread;
 
+		thread = kthread_run(crowd_thread, crowd, "probe_target/%d", created);
 		if (IS_ERR(thread)) {
 			error = PTR_ERR(thread);
 			crowd->times = 0;

@@ -2,8 +2,9 @@
 /*
  * testmod: a module that says when it comes and goes, and has a file in /proc.
  *
- * Prints "sample init" and "sample exit", as they stand, at alert level.  /proc/testmod-sample, mode 0444, reads
- * "This is testmod." and a newline.  A failing proc_create() makes the load fail with ENOMEM.
+ * Prints "sample init" and "sample exit", as they stand, at alert level.  /proc/testmod-sample,
+ * mode 0444, reads "This is testmod." and a newline.  A failing proc_create() makes the load fail
+ * with ENOMEM.
  *
  * Parameters:
  *   name  the file's name in /proc.  One that exists already, "version" for instance, makes
