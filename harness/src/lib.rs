@@ -5,9 +5,12 @@
 //! outcome → events → reports. `ARCHITECTURE.md` at the root of the repository has the map and the invariants.
 
 pub mod arch;
+pub mod cli;
 pub mod console;
+pub mod error;
 pub mod guest;
 pub mod image;
+pub mod lab;
 pub mod module;
 pub mod process;
 pub mod report;

@@ -1,3 +1,5 @@
 //! The `kmodlab` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kmodlab::cli::main()
+}

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <linux/random.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -235,6 +236,31 @@ static uint64_t tainted(void)
 	return strtoull(text, NULL, 10);
 }
 
+/*
+ * A restored guest may have lost its cpus' next timer interrupt: QEMU's TCG does not save the decrementer of PowerPC
+ * (target/ppc/machine.c has no field for it), and the kernel, which believes it set, waits for ever. A timer that has
+ * expired before any other can makes the kernel set the device anew (kernel/time/hrtimer.c, hrtimer_reprogram), and its
+ * interrupt then finds every timer that is due. Each cpu has a device of its own.
+ */
+static void revive_timers(void)
+{
+	const struct timespec long_ago = { .tv_nsec = 1 };
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		CPU_ZERO(&all);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (CPU_COUNT(&all) == 1 || !sched_setaffinity(0, sizeof(one), &one))
+			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &long_ago, NULL);
+	}
+	if (CPU_COUNT(&all) > 1)
+		sched_setaffinity(0, sizeof(all), &all);
+}
+
 void handle_hello(struct job *job)
 {
 	struct frame frame;
@@ -269,6 +295,7 @@ void handle_hello(struct job *job)
 	put_u32(&frame, generic_errno(clock_error));
 	put_u32(&frame, generic_errno(entropy_error));
 	send_frame(&frame);
+	revive_timers();
 	mark_ports(job->id);
 }
 

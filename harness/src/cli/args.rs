@@ -54,7 +54,7 @@ pub(super) enum Subcommand {
     /// Start a guest and open a shell in it, with the test modules at hand
     Shell(ShellArgs),
     /// Say what this machine lacks, and the remedy
-    Doctor,
+    Doctor(Doctor),
     /// Print the JSON Schema of scenario files
     Schema,
     /// Show, fill and empty the cache of images
@@ -152,6 +152,16 @@ pub(super) struct ShellArgs {
     pub(super) image: String,
     #[command(flatten)]
     pub(super) machine: Machine,
+    /// A command to run in place of a shell; its exit status becomes kmodlab's
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Doctor {
+    /// Print only the names of Debian packages to install, for a script
+    #[arg(long)]
+    pub(super) missing_packages: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]

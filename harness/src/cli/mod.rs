@@ -8,6 +8,7 @@ mod list;
 mod module;
 mod run;
 mod schema;
+mod select;
 mod shell;
 
 use std::process::ExitCode;
@@ -45,18 +46,12 @@ impl Stop {
 
     /// What was asked for could not be done.
     fn error(error: &(dyn std::error::Error + 'static)) -> Self {
-        Stop { code: exit::ERROR, message: chain(error) }
+        Stop { code: exit::ERROR, message: crate::error::chain(error) }
     }
 
     fn interrupted() -> Self {
         Stop { code: exit::INTERRUPTED, message: "interrupted".into() }
     }
-}
-
-/// An error with its causes, a line each.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}\n  because: {cause}"))
 }
 
 /// What the subcommands share.
@@ -71,7 +66,7 @@ impl Context {
     fn lab(&self) -> Result<Lab, Stop> {
         let watch = Arc::clone(&self.human) as Arc<dyn crate::work::Watch>;
         Lab::open(self.args.root.as_deref(), self.args.cache.as_deref(), watch, self.cancel.clone())
-            .map_err(|error| Stop { code: exit::USAGE, message: chain(&error) })
+            .map_err(|error| Stop { code: exit::USAGE, message: crate::error::chain(&error) })
     }
 }
 
@@ -113,7 +108,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
         Subcommand::List(args) => list::list(context, &args),
         Subcommand::Check(args) => check::check(context, &args),
         Subcommand::Shell(args) => shell::shell(context, &args),
-        Subcommand::Doctor => doctor::doctor(context),
+        Subcommand::Doctor(args) => doctor::doctor(context, &args),
         Subcommand::Schema => schema::schema(),
         Subcommand::Image(command) => image::image(context, &command),
         Subcommand::Module(command) => module::module(context, &command),

@@ -30,6 +30,11 @@ impl Errno {
     }
 }
 
+/// Every name there is, aliases too.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -47,11 +52,9 @@ impl FromStr for Errno {
     fn from_str(name: &str) -> Result<Self, UnknownName> {
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some((_, number)) => Ok(Errno(*number)),
-            None => Err(UnknownName {
-                what: "errno",
-                name: name.to_owned(),
-                nearest: nearest(name, NAMES.iter().map(|(known, _)| *known)),
-            }),
+            None => {
+                Err(UnknownName { what: "errno", name: name.to_owned(), nearest: nearest(name, names()) })
+            }
         }
     }
 }

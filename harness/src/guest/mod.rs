@@ -1,13 +1,21 @@
 //! The guest's userland: its initramfs, and the protocol that its agent speaks.
 
 pub mod agent;
+mod capture;
 pub mod errno;
 pub mod initramfs;
+mod ops;
 pub mod proto;
+mod session;
 pub mod signal;
+mod streams;
 
+pub use capture::Capture;
 pub use errno::Errno;
+pub use ops::Answer;
+pub use session::{Error, Finished, Guest, RequestId};
 pub use signal::Signal;
+pub use streams::Streams;
 
 /// A name that stands for no number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -22,6 +22,11 @@ impl Signal {
     pub const KILL: Signal = Signal(9);
 }
 
+/// Every name there is.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(_, number)| *number == self.0) {
@@ -43,7 +48,7 @@ impl FromStr for Signal {
         let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
         match NAMES.iter().find(|(known, _)| *known == full) {
             Some((_, number)) => Ok(Signal(*number)),
-            None => Err(unknown(nearest(&full, NAMES.iter().map(|(known, _)| *known)))),
+            None => Err(unknown(nearest(&full, names()))),
         }
     }
 }

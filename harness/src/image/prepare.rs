@@ -16,7 +16,7 @@ use super::spec::{self, ImageSpec, KernelSource, UserlandSource};
 use crate::arch::Arch;
 use crate::guest::{agent, initramfs};
 use crate::process::{self, Command};
-use crate::work::{Cancel, Watch, Work, WorkEvent};
+use crate::work::{Cancel, Watch, Work};
 
 /// How an image could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,8 @@ pub struct Prepared {
     pub modules_dir: PathBuf,
     /// The kernel's headers, for `make -C`.
     pub headers: PathBuf,
+    /// Changes with the headers.
+    pub headers_key: String,
     /// The packages that it all came from.
     pub packages: Vec<Package>,
     /// Changes with the kernel and with the initramfs.
@@ -186,6 +188,7 @@ impl Store {
             config: KernelConfig::parse(&fs::read_to_string(kernel.join("config"))?),
             modules_dir: kernel.join("modules"),
             headers: headers.to_path_buf(),
+            headers_key: headers.key().to_string(),
             packages,
             key,
             _entries: [vec![kernel, headers, busybox, tuned, agent, initramfs], headers_parts].concat(),
@@ -223,10 +226,8 @@ impl Step<'_> {
                 Work::begin(self.watch, format!("take the kernel for {} out of its boot file", self.arch));
             match kernel::tune(&fs::read(kernel.join("kernel"))?, self.arch.raw_image_load) {
                 Tuned::Made(bytes) => fs::write(dir.join("kernel"), bytes)?,
-                Tuned::AsIs(reason) => self.watch.work(WorkEvent::Warning(format!(
-                    "the kernel for {} is booted from the file it came in: {reason}",
-                    self.arch
-                ))),
+                // The file that it came in serves as well.
+                Tuned::AsIs(_) => {}
             }
             Ok(())
         })

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
+use crate::scenario::values::Value;
 
 /// An image: kernel, userland and machine, as `images/<name>.yaml` says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,9 +47,12 @@ pub struct Image {
     /// Kernel arguments, besides those that every guest gets.
     #[serde(default)]
     pub cmdline: Vec<String>,
-    /// Numbers for scenarios to use by name, where kernels differ.
+    /// Whether scenarios run on it where no image is named.
     #[serde(default)]
-    pub values: BTreeMap<String, i64>,
+    pub default: bool,
+    /// Values for scenarios to use by name, where kernels differ.
+    #[serde(default)]
+    pub values: BTreeMap<String, Value>,
 }
 
 /// Where a kernel comes from.
@@ -224,7 +228,10 @@ values: { insn-offset: 5 }
     #[test]
     fn an_image_is_read() {
         let spec = parse(GOOD).unwrap();
-        assert_eq!((spec.name.as_str(), spec.memory.mib(), spec.values["insn-offset"]), ("some", 128, 5));
+        assert_eq!(
+            (spec.name.as_str(), spec.memory.mib(), &spec.values["insn-offset"]),
+            ("some", 128, &Value::Int(5))
+        );
         let KernelSource::Debian(kernel) = &spec.kernel;
         assert_eq!((&*kernel.suite, &*kernel.flavour), ("bookworm", "amd64"));
     }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::source::INCLUDE;
-use super::{Error, ModInfo, Source, Sources, Toolchain};
+use super::{Error, ModInfo, Source, Sources};
 use crate::arch::Arch;
-use crate::image::cache::{self, Cache, Entry, Key, KeyBuilder};
+use crate::image::cache::{Cache, Entry, Key, KeyBuilder};
+use crate::image::compiler::Compiler;
 use crate::process::{self, Command};
 use crate::work::{Cancel, Watch, Work};
 
@@ -67,7 +68,7 @@ impl Built {
 pub struct Builder<'a> {
     cache: &'a Cache,
     headers: Headers,
-    toolchain: Toolchain,
+    compiler: Compiler,
     watch: &'a dyn Watch,
     cancel: &'a Cancel,
 }
@@ -84,8 +85,8 @@ impl<'a> Builder<'a> {
         watch: &'a dyn Watch,
         cancel: &'a Cancel,
     ) -> Result<Self, Error> {
-        let toolchain = Toolchain::find(headers.arch, cancel)?;
-        Ok(Builder { cache, headers, toolchain, watch, cancel })
+        let compiler = Compiler::find(headers.arch, cancel)?;
+        Ok(Builder { cache, headers, compiler, watch, cancel })
     }
 
     /// The module `name`, after the modules it needs, each built where the cache has it not.
@@ -113,7 +114,7 @@ impl<'a> Builder<'a> {
         let label = format!("{} for {}", source.name, self.headers.image);
         let mut key = KeyBuilder::new(&label)
             .part("headers", &self.headers.key)
-            .part("compiler", &self.toolchain.version)
+            .file("compiler", &self.compiler.program)?
             .part("variables", self.headers.variables.join("\n"));
         for dir in sources.include().iter().chain([&source.dir]) {
             for file in files(dir)? {
@@ -125,11 +126,7 @@ impl<'a> Builder<'a> {
             let _work = Work::begin(self.watch, format!("build {label}"));
             self.make(sources, source, needs, dir)
         };
-        let entry = self.cache.entry(KIND, &key, self.cancel, make).map_err(|error| match error {
-            cache::Error::Make(error) => error,
-            cache::Error::Cancelled => Error::Cancelled,
-            other => Error::Cache(other.to_string()),
-        })?;
+        let entry = self.cache.entry(KIND, &key, self.cancel, make)?;
         Ok((Built { name: source.name.clone(), entry }, key))
     }
 
@@ -152,7 +149,7 @@ impl<'a> Builder<'a> {
         let mut make = Command::new("make");
         make.arg("-C").arg(&self.headers.dir).arg(format!("M={}", dir.display()));
         make.arg(format!("ARCH={}", self.headers.arch.kbuild));
-        make.arg(format!("CROSS_COMPILE={}", self.toolchain.prefix));
+        make.arg(format!("CROSS_COMPILE={}", self.compiler.prefix));
         make.arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.join(" ")));
         make.args(&self.headers.variables).args(["W=1", "modules"]);
         make.check(self.cancel).map_err(|error| self.build_error(source, &dir, error))?;
@@ -161,7 +158,7 @@ impl<'a> Builder<'a> {
             return Err(Error::NoOutput { module: source.name.clone() });
         }
         let ko = out.join(format!("{}.ko", source.name));
-        let mut strip = Command::new(self.toolchain.tool("strip"));
+        let mut strip = Command::new(format!("{}strip", self.compiler.prefix));
         strip.arg("--strip-debug").arg("-o").arg(&ko).arg(&built);
         strip.check(self.cancel)?;
         fs::rename(&built, out.join(format!("{}.ko.debug", source.name)))?;

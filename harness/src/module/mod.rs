@@ -3,12 +3,10 @@
 mod build;
 mod elf;
 mod source;
-mod toolchain;
 
 pub use build::{Builder, Built, Headers};
 pub use elf::{ModInfo, NotAModule};
 pub use source::{Source, Sources};
-pub use toolchain::{NoCompiler, Toolchain};
 
 /// Why a module could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +40,7 @@ pub enum Error {
     },
     /// The compiler is missing.
     #[error(transparent)]
-    Compiler(#[from] NoCompiler),
+    Compiler(#[from] crate::image::compiler::Missing),
     /// A process could not be run.
     #[error(transparent)]
     Process(#[from] crate::process::Error),
@@ -53,9 +51,6 @@ pub enum Error {
     #[error(transparent)]
     Elf(#[from] NotAModule),
     /// The cache failed.
-    #[error("{0}")]
-    Cache(String),
-    /// The run was told to stop.
-    #[error("interrupted")]
-    Cancelled,
+    #[error(transparent)]
+    Cache(#[from] crate::image::cache::Error),
 }

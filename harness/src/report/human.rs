@@ -95,7 +95,12 @@ impl Human {
         }
         if self.verbosity >= Verbosity::Verbose {
             if let Some(start) = report.start {
-                let _ = write!(line, "\n           [{:>7.3}s] {} start", start.time.as_secs_f64(), start.kind.name());
+                let _ = write!(
+                    line,
+                    "\n           [{:>7.3}s] {} start",
+                    start.time.as_secs_f64(),
+                    start.kind.name()
+                );
             }
             for step in &report.steps {
                 let mark = if step.passed { ' ' } else { '!' };
@@ -131,7 +136,12 @@ impl Human {
         if let Some(dir) = &report.artifacts {
             let _ = writeln!(text, "  artifacts: {}", dir.display());
         }
-        let _ = write!(text, "  run it again: kmodlab run {} --image {} -v", report.file.display(), report.id.image);
+        let _ = write!(
+            text,
+            "  run it again: kmodlab run {} --image {} -v",
+            report.file.display(),
+            report.id.image
+        );
         text
     }
 

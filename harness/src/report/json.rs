@@ -41,7 +41,7 @@ struct Start {
 #[derive(Serialize)]
 struct Step {
     name: String,
-    line: usize,
+    line: u32,
     passed: bool,
     ms: u64,
 }
@@ -123,8 +123,12 @@ impl<W: Write + Send> Reporter for Json<W> {
             Event::RunFinished { totals, time, interrupted } => {
                 let mut cases = std::mem::take(cases);
                 cases.sort_by(|a, b| (&a.scenario, &a.image).cmp(&(&b.scenario, &b.image)));
-                let document =
-                    Document { cases, totals: (*totals).into(), interrupted: *interrupted, ms: millis(*time) };
+                let document = Document {
+                    cases,
+                    totals: (*totals).into(),
+                    interrupted: *interrupted,
+                    ms: millis(*time),
+                };
                 // Nobody is left to tell that standard output is closed.
                 let _ = serde_json::to_writer_pretty(&mut *out, &document);
                 let _ = writeln!(out);

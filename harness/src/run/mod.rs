@@ -1,8 +1,25 @@
 //! From cases to outcomes: plan, schedule, execute. The only place that joins scenarios, images, modules, machines and
 //! expectations.
 
+mod accel;
+mod check;
 mod event;
+mod execute;
+mod limits;
+mod material;
 mod outcome;
+mod runner;
+mod schedule;
+mod session;
+mod start;
+mod steps;
+mod transcript;
 
+pub use accel::AccelChoice;
 pub use event::{CaseId, CaseReport, Event, Reporter, Start, StartKind, StepReport};
+pub use limits::Limits;
 pub use outcome::{Crash, Failure, Kind, Outcome, Phase, Place, Timeout, Totals};
+pub use runner::{Options, Runner, bootable, headers};
+pub use schedule::{Summary, default_jobs, run_all};
+pub use session::{Loaded, Session, SessionError};
+pub use start::{Bootable, StartError, Starter};

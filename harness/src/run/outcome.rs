@@ -69,9 +69,9 @@ pub struct Place {
     /// The file.
     pub file: PathBuf,
     /// Line, from 1.
-    pub line: usize,
+    pub line: u32,
     /// Column, from 1.
-    pub column: usize,
+    pub column: u32,
 }
 
 impl fmt::Display for Place {
@@ -102,6 +102,13 @@ pub struct Crash {
     pub splat: Option<Splat>,
 }
 
+impl Crash {
+    /// The crash that a report of the kernel's is.
+    pub(super) fn of(step: Option<String>, splat: &Splat) -> Self {
+        Crash { step, title: splat.title.clone(), splat: Some(splat.clone()) }
+    }
+}
+
 /// What part of a case took too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeout {
@@ -109,13 +116,13 @@ pub struct Timeout {
     pub phase: Phase,
     /// How long it was given.
     pub limit: Duration,
+    /// What was there instead of what was waited for.
+    pub found: String,
 }
 
 /// A part of a case that has a time limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
-    /// From QEMU's start until the agent answers.
-    Start,
     /// A step, as reports name it.
     Step(String),
     /// The case as a whole.
@@ -126,9 +133,8 @@ impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = humantime::format_duration(self.limit);
         match &self.phase {
-            Phase::Start => write!(f, "the guest did not answer within {limit} of its start"),
-            Phase::Step(step) => write!(f, "{step} did not end within {limit}"),
-            Phase::Case => write!(f, "the case did not end within {limit}"),
+            Phase::Step(step) => write!(f, "{step} did not end within {limit}: {}", self.found),
+            Phase::Case => write!(f, "the case did not end within {limit}: {}", self.found),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The top of a scenario file.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error};
 
 use super::expect::Expect;
-use super::step::Step;
+use super::step::{Action, Load, Step};
 use crate::arch::Arch;
 use crate::yaml::{OneOrMany, Spanned};
 
@@ -40,6 +41,21 @@ pub struct Scenario {
     /// What is expected of everything captured, once all steps are done.
     #[serde(default)]
     pub expect: Option<Expect>,
+}
+
+impl Scenario {
+    /// The test modules that its steps load or push, each once.
+    pub fn test_modules(&self) -> Vec<String> {
+        let steps = self.steps.value.iter();
+        let named = steps.flat_map(|step| match &step.value.action {
+            Action::Load(Load { module, .. }) => vec![module],
+            Action::Push(modules) => modules.iter().collect(),
+            _ => Vec::new(),
+        });
+        let names: BTreeSet<_> =
+            named.filter(|module| !module.in_tree).map(|module| module.name.value.clone()).collect();
+        names.into_iter().collect()
+    }
 }
 
 /// What an image must have for a scenario to make sense there.

@@ -6,7 +6,7 @@ use regex::RegexBuilder;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error};
 
-use crate::yaml::nearest;
+use crate::guest;
 
 /// A regular expression; `^` and `$` match at each line.
 #[derive(Debug, Clone)]
@@ -160,43 +160,19 @@ impl JsonSchema for Scalar {
     }
 }
 
-/// A signal by its name without `SIG`. Names, for the numbers differ between architectures.
+/// A signal by its name, with or without `SIG`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signal(&'static str);
-
-/// The signals of POSIX that a program may get.
-const SIGNALS: [&str; 20] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-    "ALRM", "TERM", "CHLD", "CONT", "STOP", "SYS", "XCPU",
-];
-
-impl Signal {
-    /// What a program is asked to end with.
-    pub const TERM: Signal = Signal("TERM");
-
-    /// The name without `SIG`.
-    pub fn name(self) -> &'static str {
-        self.0
-    }
-}
+pub struct Signal(pub guest::Signal);
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SIG{}", self.0)
+        self.0.fmt(f)
     }
 }
 
 impl<'de> Deserialize<'de> for Signal {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        SIGNALS.into_iter().find(|known| *known == name).map(Signal).ok_or_else(|| {
-            let near = nearest(name.trim_start_matches("SIG"), SIGNALS);
-            let hint = near.map_or_else(
-                || format!("known are {}", SIGNALS.join(", ")),
-                |near| format!("did you mean `{near}`?"),
-            );
-            D::Error::custom(format_args!("unknown signal `{name}`\n{hint}"))
-        })
+        String::deserialize(deserializer)?.parse().map(Signal).map_err(D::Error::custom)
     }
 }
 
@@ -206,6 +182,6 @@ impl JsonSchema for Signal {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "enum": SIGNALS, "description": "A signal's name without `SIG`." })
+        json_schema!({ "enum": guest::signal::names().flat_map(|name| [name, name.trim_start_matches("SIG")]).collect::<Vec<_>>(), "description": "A signal's name, with or without `SIG`." })
     }
 }

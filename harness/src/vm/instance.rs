@@ -57,6 +57,8 @@ pub enum Pumped {
     Cancelled,
     /// QEMU has ended; [`Vm::exit`] says how.
     Exited,
+    /// What [`Vm::watch`] was given can be read.
+    Watched,
 }
 
 /// How QEMU ended.
@@ -102,6 +104,8 @@ pub struct Vm {
     shutdown_reason: Option<String>,
     exit: Option<Exit>,
     started: Instant,
+    watched: Option<OwnedFd>,
+    watched_ready: bool,
 }
 
 impl Vm {
@@ -160,6 +164,8 @@ impl Vm {
             shutdown_reason: None,
             exit: None,
             started,
+            watched: None,
+            watched_ready: false,
         };
         vm.post("qmp_capabilities", serde_json::json!({}));
         Ok(vm)
@@ -200,6 +206,17 @@ impl Vm {
         self.ports[channel as usize].outgoing.len()
     }
 
+    /// Has [`Vm::pump`] return, too, when `fd` can be read; nothing any more with `None`.
+    pub fn watch(&mut self, fd: Option<OwnedFd>) {
+        self.watched = fd;
+        self.watched_ready = false;
+    }
+
+    /// Whether that made it return since this was last asked.
+    pub fn take_watched(&mut self) -> bool {
+        std::mem::take(&mut self.watched_ready)
+    }
+
     /// Moves bytes until something has moved, or nothing more can.
     ///
     /// # Errors
@@ -211,7 +228,10 @@ impl Vm {
         }
         let ready = match self.wait_ready(deadline, cancel)? {
             Ok(ready) => ready,
-            Err(pumped) => return Ok(pumped),
+            Err(pumped) => {
+                self.watched_ready |= pumped == Pumped::Watched;
+                return Ok(pumped);
+            }
         };
         for channel in ready {
             self.send(channel);
@@ -239,13 +259,17 @@ impl Vm {
                 fds.push(PollFd::new(fd, flags));
                 polled.push(channel);
             }
+            let channels = fds.len();
+            fds.extend(self.watched.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
             let left = deadline.saturating_duration_since(Instant::now());
             match poll(&mut fds, Some(&timespec(left))) {
                 Ok(0) => return Ok(Err(Pumped::Deadline)),
                 Ok(_) if !fds[0].revents().is_empty() => return Ok(Err(Pumped::Cancelled)),
                 Ok(_) => {
                     let ready = polled.into_iter().zip(&fds[1..]).filter(|(_, fd)| !fd.revents().is_empty());
-                    return Ok(Ok(ready.map(|(channel, _)| channel).collect()));
+                    let ready: Vec<_> = ready.map(|(channel, _)| channel).collect();
+                    let watched = fds[channels..].iter().any(|fd| !fd.revents().is_empty());
+                    return Ok(if ready.is_empty() && watched { Err(Pumped::Watched) } else { Ok(ready) });
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(Error::io("wait for QEMU")(errno.into())),
@@ -383,7 +407,7 @@ impl Vm {
 
     fn pump_on(&mut self, deadline: Instant, cancel: &Cancel, what: &'static str) -> Result<(), Error> {
         match self.pump(deadline, cancel)? {
-            Pumped::Progress => Ok(()),
+            Pumped::Progress | Pumped::Watched => Ok(()),
             Pumped::Deadline => Err(Error::Deadline(what)),
             Pumped::Cancelled => Err(Error::Cancelled),
             Pumped::Exited => match &self.exit {

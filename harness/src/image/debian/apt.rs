@@ -15,7 +15,8 @@ use crate::process::{self, Command};
 use crate::work::{Cancel, Watch, Work};
 
 /// Debian's keys, from the package `debian-archive-keyring`.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The keys that the archive signs its indexes with, as the package `debian-archive-keyring` has them.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One suite of the archive, for an architecture and the host's own, its index fetched.
 pub(super) struct Archive<'a> {
@@ -193,7 +194,11 @@ fn configuration(dir: &Path, architectures: &[&str]) -> Result<String, Error> {
 }
 
 /// The mirror that the environment names, else one that the host's apt uses for Debian's main archive.
-fn mirror(cancel: &Cancel) -> Result<String, Error> {
+///
+/// # Errors
+///
+/// Where neither names one.
+pub fn mirror(cancel: &Cancel) -> Result<String, Error> {
     if let Some(mirror) = std::env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty()) {
         return match mirror.contains(|c: char| c.is_whitespace() || c.is_control() || c == '[') {
             true => Err(Error::BadMirror { mirror }),

@@ -16,6 +16,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use self::apt::Archive;
+pub use self::apt::{KEYRING, mirror};
 use self::unpack::Layout;
 use super::cache::{self, Cache, Entry, Key, KeyBuilder};
 use super::spec::{DebianKernel, DebianUserland};

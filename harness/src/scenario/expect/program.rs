@@ -2,14 +2,15 @@
 
 use super::text::excerpt;
 use super::{Expect, Mismatch};
+use crate::guest::Signal;
 
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// By itself, with this status.
     Exit(i64),
-    /// By the signal of this name, without `SIG`.
-    Signal(String),
+    /// By this signal.
+    Signal(Signal),
 }
 
 /// A program that has ended.
@@ -44,7 +45,7 @@ impl Program<'_> {
         let (what, expected, met) = match (exit, signal, &self.end) {
             (Some(exit), _, End::Exit(status)) => ("exit", exit.to_string(), exit.matches(*status)),
             (Some(exit), _, End::Signal(_)) => ("exit", exit.to_string(), false),
-            (None, Some(signal), End::Signal(name)) => ("signal", signal.to_string(), signal.name() == name),
+            (None, Some(signal), End::Signal(found)) => ("signal", signal.to_string(), signal.0 == *found),
             (None, Some(signal), End::Exit(_)) => ("signal", signal.to_string(), false),
             (None, None, end) => ("exit", "0".to_owned(), !must_succeed || *end == End::Exit(0)),
         };
@@ -53,7 +54,7 @@ impl Program<'_> {
         }
         let found = match &self.end {
             End::Exit(status) => format!("exit status {status}"),
-            End::Signal(name) => format!("the end by SIG{name}"),
+            End::Signal(signal) => format!("the end by {signal}"),
         };
         // Why it failed is mostly there.
         let found = match self.stderr.trim().is_empty() {
@@ -74,8 +75,12 @@ mod tests {
     #[case("", End::Exit(0), "")]
     #[case("", End::Exit(2), "exit: expected 0\nfound:\n  exit status 2, and on stderr\n  `oh`")]
     #[case("exit: 1..3", End::Exit(2), "")]
-    #[case("exit: 0", End::Signal("KILL".into()), "exit: expected 0\nfound:\n  the end by SIGKILL, and on stderr\n  `oh`")]
-    #[case("signal: KILL", End::Signal("KILL".into()), "")]
+    #[case(
+        "exit: 0",
+        End::Signal(Signal::KILL),
+        "exit: expected 0\nfound:\n  the end by SIGKILL, and on stderr\n  `oh`"
+    )]
+    #[case("signal: KILL", End::Signal(Signal::KILL), "")]
     #[case(
         "signal: KILL",
         End::Exit(137),
@@ -92,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_program_that_was_stopped_may_end_as_it_likes() {
-        let program = Program { end: End::Signal("TERM".into()), stdout: "", stderr: "" };
+        let program = Program { end: End::Signal(Signal::TERM), stdout: "", stderr: "" };
         assert_eq!(program.check(None, false), []);
     }
 }

@@ -66,6 +66,54 @@ impl Action {
     }
 }
 
+/// What it does, in a few words: `load refmod`.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())?;
+        match self {
+            Action::Trace(Trace::Start(start)) => {
+                start.events.iter().try_for_each(|event| write!(f, " {event}"))
+            }
+            Action::Trace(Trace::Stop) => f.write_str(" stop"),
+            Action::Trace(Trace::Clear) => f.write_str(" clear"),
+            Action::Load(Load { module, .. }) | Action::Unload(Unload { module, .. }) => {
+                write!(f, " {}", module.name.value)
+            }
+            Action::Push(modules) => {
+                modules.iter().try_for_each(|module| write!(f, " {}", module.name.value))
+            }
+            Action::Run(Run { command, .. }) => write!(f, " {command}"),
+            Action::Spawn(Spawn { name, .. }) | Action::Stop(Stop { name, .. }) | Action::WaitExit(name) => {
+                write!(f, " {}", name.value)
+            }
+            Action::Write(Write { path, .. }) | Action::Read(Read { path, .. }) => write!(f, " {}", path.0),
+            Action::WaitFor(WaitFor::File(condition)) => write!(f, " {}", condition.path.0),
+            Action::WaitFor(WaitFor::Refcount { module, is }) => {
+                write!(f, " {} to be used {is}", module.value)
+            }
+            Action::WaitFor(WaitFor::Log(pattern)) => write!(f, " the log: {pattern}"),
+            Action::WaitFor(WaitFor::Loaded(module)) => write!(f, " {} to be loaded", module.value),
+            Action::WaitFor(WaitFor::Gone(module)) => write!(f, " {} to be gone", module.value),
+            Action::Assert(_) => Ok(()),
+        }
+    }
+}
+
+/// What reports show of a command: its first line, not much of it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 60;
+        let text = match self {
+            Command::Shell(line) => line.trim().to_owned(),
+            Command::Argv(argv) => argv.join(" "),
+        };
+        let line = text.lines().next().unwrap_or_default();
+        let shown: String = line.chars().take(MOST).collect();
+        let more = if shown.len() < text.len() { " ..." } else { "" };
+        write!(f, "{shown}{more}")
+    }
+}
+
 /// A module that a step names.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "file::ModuleRef")]
@@ -332,7 +380,7 @@ pub struct Stop {
 short_form!(Stop, "name", "a program's name or a map");
 
 fn term() -> Signal {
-    Signal::TERM
+    Signal(crate::guest::Signal::TERM)
 }
 
 /// Writes a file of the guest.

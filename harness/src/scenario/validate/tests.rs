@@ -181,7 +181,7 @@ expect:
         "17:23 `module/` is no event; write a group such as `module`, or `module/module_get`",
         "17:56 expected `true` or `false`, found the text `yes`",
         "18:10 unknown value `insn-ofset`; did you mean `insn-offset`?",
-        "19:32 unknown signal `SIGKIL`; did you mean `KILL`?",
+        "19:32 unknown signal `SIGKIL`; did you mean `SIGKILL`?",
         "22:15 the list is empty",
         "23:36 unknown key `refcont`; did you mean `refcnt`?",
         "24:10 the map is empty; leave it out, or say what is meant",

@@ -1,0 +1,74 @@
+//! `kmodlab image`
+
+use std::time::SystemTime;
+
+use indicatif::HumanBytes;
+
+use super::args::Image;
+use super::{Context, Stop, say, select};
+use crate::image::cache::Listed;
+use crate::image::spec::KernelSource;
+use crate::lab::Lab;
+
+/// Shows, fills or empties the cache.
+pub(super) fn image(context: &Context, command: &Image) -> Result<u8, Stop> {
+    let lab = context.lab()?;
+    match command {
+        Image::List => list(&lab)?,
+        Image::Fetch { names, refresh } => fetch(&lab, names, *refresh)?,
+        Image::Clean => clean(&lab)?,
+    }
+    Ok(0)
+}
+
+fn list(lab: &Lab) -> Result<(), Stop> {
+    for image in lab.images() {
+        let KernelSource::Debian(kernel) = &image.kernel;
+        let default = if image.default { "default" } else { "" };
+        say(format_args!(
+            "{:<12} {:<8} {:>4} MiB  {default:<8} {} (Debian {}, {})",
+            image.name,
+            image.arch.name,
+            image.memory.mib(),
+            image.description,
+            kernel.suite,
+            kernel.flavour
+        ));
+    }
+    let entries = lab.cache().list().map_err(|error| Stop::error(&error))?;
+    let total: u64 = entries.iter().map(|entry| entry.disk_bytes).sum();
+    say(format_args!("\n{} in {}:", HumanBytes(total), lab.cache().root().display()));
+    for Listed { kind, label, disk_bytes, last_used, .. } in &entries {
+        let age = SystemTime::now().duration_since(*last_used).unwrap_or_default().as_secs() / 86400;
+        say(format_args!(
+            "{kind:<12} {:>10}  used {age:>3} days ago  {label}",
+            HumanBytes(*disk_bytes).to_string()
+        ));
+    }
+    Ok(())
+}
+
+fn fetch(lab: &Lab, names: &[String], refresh: bool) -> Result<(), Stop> {
+    for spec in select::images(lab, names, &[])? {
+        if refresh {
+            lab.store().refresh(&spec, lab.watch(), lab.cancel()).map_err(|error| Stop::error(&error))?;
+        }
+        let image =
+            lab.store().prepare(&spec, lab.watch(), lab.cancel()).map_err(|error| Stop::error(&error))?;
+        say(format_args!("{:<12} kernel {}", spec.name, image.release));
+        for package in &image.packages {
+            say(format_args!("  {} {} {}", package.name, package.version, package.architecture));
+        }
+    }
+    Ok(())
+}
+
+fn clean(lab: &Lab) -> Result<(), Stop> {
+    let cleaned = lab.cache().clean().map_err(|error| Stop::error(&error))?;
+    let freed: u64 = cleaned.removed.iter().map(|entry| entry.disk_bytes).sum();
+    say(format_args!("removed {} entries, {}", cleaned.removed.len(), HumanBytes(freed)));
+    for entry in &cleaned.in_use {
+        say(format_args!("in use, and kept: {} {}", entry.kind, entry.label));
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! `kmodlab run`
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use etcetera::BaseStrategy;
+use fs_err as fs;
+
+use super::args::{self, AccelChoice, Format};
+use super::{Context, Stop, exit, select};
+use crate::report::Json;
+use crate::run::{self, Event, Limits, Options, Reporter, default_jobs, run_all};
+
+/// Runs the selected cases; the exit code says how they ended.
+pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
+    let lab = context.lab()?;
+    let cases = select::cases(&lab, &args.selection)?;
+    let most = lab.images().iter().map(|image| image.memory.mib()).max().unwrap_or(256);
+    let jobs = args.jobs.map_or_else(|| default_jobs(most), usize::from);
+    let artifacts = match &args.artifacts {
+        Some(dir) => Some(std::path::absolute(dir).map_err(|error| Stop::error(&error))?),
+        None => default_artifacts(),
+    };
+    let options = Options { artifacts, keep: args.keep, ..options(&args.machine) };
+    let json = (args.format == Format::Json).then(|| Json::new(io::stdout()));
+    let mut reporters: Vec<&dyn Reporter> = vec![&*context.human];
+    reporters.extend(json.iter().map(|json| json as &dyn Reporter));
+    let summary = run_all(&lab, &cases, jobs, options, &Each(reporters));
+    match summary.interrupted {
+        true => Ok(exit::INTERRUPTED),
+        false => Ok(summary.totals.exit_code()),
+    }
+}
+
+/// What the arguments on machines mean for a run.
+pub(super) fn options(args: &args::Machine) -> Options {
+    Options {
+        cold: args.cold,
+        accel: match args.accel {
+            AccelChoice::Auto => run::AccelChoice::Auto,
+            AccelChoice::Kvm => run::AccelChoice::Kvm,
+            AccelChoice::Tcg => run::AccelChoice::Tcg,
+        },
+        limits: Limits::default().scaled(args.timeout_scale),
+        ..Options::default()
+    }
+}
+
+/// Tells every reporter.
+struct Each<'a>(Vec<&'a dyn Reporter>);
+
+impl Reporter for Each<'_> {
+    fn event(&self, event: &Event<'_>) {
+        self.0.iter().for_each(|reporter| reporter.event(event));
+    }
+}
+
+/// How many runs' artifacts are kept where no folder is named.
+const KEPT_RUNS: usize = 10;
+
+/// A folder of this run's own in the user's state directory (XDG); the oldest runs' are removed.
+fn default_artifacts() -> Option<PathBuf> {
+    let base = etcetera::choose_base_strategy().ok()?;
+    let runs = base.state_dir().unwrap_or_else(|| base.cache_dir()).join("kmodlab").join("runs");
+    let mut old: Vec<_> =
+        fs::read_dir(&runs).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    old.sort();
+    for dir in old.iter().rev().skip(KEPT_RUNS - 1) {
+        // What cannot be removed now is tried again by the next run.
+        let _ = fs::remove_dir_all(dir);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(runs.join(format!("{:012}-{}", now.as_secs(), std::process::id())))
+}

@@ -1,0 +1,31 @@
+//! Which images and cases a command is about.
+
+use super::Stop;
+use super::args::Selection;
+use crate::arch::Arch;
+use crate::image::spec::ImageSpec;
+use crate::lab::{self, Lab};
+use crate::scenario::expand::Case;
+
+/// The images of those names, else the default ones; of those architectures, where some are named.
+pub(super) fn images(lab: &Lab, names: &[String], archs: &[Arch]) -> Result<Vec<ImageSpec>, Stop> {
+    let mut images: Vec<ImageSpec> = match names {
+        // Naming an architecture asks for its images, default or not.
+        [] => lab.images().iter().filter(|image| image.default || !archs.is_empty()).cloned().collect(),
+        names => names.iter().map(|name| lab.image(name)).collect::<Result<_, _>>().map_err(Stop::usage)?,
+    };
+    images.retain(|image| archs.is_empty() || archs.contains(&image.arch));
+    if images.is_empty() {
+        return Err(Stop::usage("no image is like that\n`kmodlab image list` shows those there are"));
+    }
+    Ok(images)
+}
+
+/// The cases that a selection means.
+pub(super) fn cases(lab: &Lab, selection: &Selection) -> Result<Vec<Case>, Stop> {
+    let images = images(lab, &selection.images, &selection.archs)?;
+    lab.cases(&selection.scenarios, &images).map_err(|error| match error {
+        lab::Error::Scenarios(errors) => Stop::usage(format!("scenarios are wrong\n{errors}")),
+        error => Stop::usage(crate::error::chain(&error)),
+    })
+}

@@ -1,0 +1,126 @@
+//! `kmodlab shell`
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use super::args::ShellArgs;
+use super::{Context, Stop, exit, run};
+use crate::guest::proto::{Ending, Run};
+use crate::guest::{self, Guest, RequestId};
+use crate::run::{Runner, Session};
+use crate::vm::Channel;
+
+/// The most that a command or a shell may take.
+const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Opens a shell in a guest, or runs a command there, and ends the guest with it.
+pub(super) fn shell(context: &Context, args: &ShellArgs) -> Result<u8, Stop> {
+    let lab = context.lab()?;
+    let image = lab.image(&args.image).map_err(Stop::usage)?;
+    let runner = Runner::new(&lab, run::options(&args.machine), &*context.human);
+    let names: Vec<&str> = lab.sources().iter().map(|source| source.name.as_str()).collect();
+    let failed = |message| Stop { code: exit::ERROR, message };
+    let mut session = runner.session(&image.name, &names).map_err(failed)?;
+    for name in names {
+        session.push(name, false).map_err(|error| Stop::error(&error))?;
+    }
+    session.guest().set_limit(LONG);
+    if !args.command.is_empty() {
+        return command(&mut session, &args.command);
+    }
+    interact(&mut session, image.arch.console).map_err(|error| match error {
+        guest::Error::Cancelled => Stop::interrupted(),
+        error => Stop::error(&error),
+    })
+}
+
+/// Runs a command; its streams and its status become those of this program.
+fn command(session: &mut Session, command: &[String]) -> Result<u8, Stop> {
+    let run = Run { argv: command.to_vec(), ..Run::default() };
+    let finished = session.guest().run(run).map_err(|error| Stop::error(&error))?;
+    let finished = finished.map_err(|errno| Stop {
+        code: exit::ERROR,
+        message: format!("`{}` cannot be started in the guest: {errno}", command.join(" ")),
+    })?;
+    // Nobody is left to tell that a stream is closed.
+    let _ = io::stdout().write_all(&finished.stdout.bytes());
+    let _ = io::stderr().write_all(&finished.stderr.bytes());
+    Ok(match finished.ending {
+        Ending::Exited(status) => u8::try_from(status).unwrap_or(u8::MAX),
+        // As a shell reports it.
+        Ending::Signalled(signal) => u8::try_from(128 + signal.0).unwrap_or(u8::MAX),
+    })
+}
+
+/// Connects the terminal with a shell on the guest's serial port, until that ends.
+fn interact(session: &mut Session, console: &str) -> Result<u8, guest::Error> {
+    let guest = session.guest();
+    let line = format!(
+        "exec setsid -c sh -c 'stty sane; echo; echo \"modprobe knows the test modules; exit ends the guest\"; exec sh' \
+         </dev/{console} >/dev/{console} 2>&1"
+    );
+    let run =
+        Run { argv: vec!["/bin/sh".into(), "-c".into(), line], deadline_ms: u32::MAX, ..Run::default() };
+    let shell = match guest.spawn(run)? {
+        Ok((shell, _)) => shell,
+        Err(errno) => return Err(guest::Error::Refused(format!("no shell: {errno}"))),
+    };
+    let _raw = Raw::enter();
+    relay(guest, shell)?;
+    Ok(0)
+}
+
+fn relay(guest: &mut Guest, shell: RequestId) -> Result<(), guest::Error> {
+    let stdin = io::stdin();
+    guest.vm().watch(stdin.as_fd().try_clone_to_owned().ok());
+    let deadline = Instant::now() + LONG;
+    let mut seen = u64::MAX;
+    while !guest.is_over(shell) {
+        guest.pump(deadline)?;
+        let news = guest.console_news(&mut seen);
+        let mut stdout = io::stdout();
+        if stdout.write_all(&news).and_then(|()| stdout.flush()).is_err() {
+            break;
+        }
+        if guest.vm().take_watched() {
+            let mut input = [0; 4096];
+            match stdin.lock().read(&mut input) {
+                Ok(count) if count > 0 => guest.vm().write(Channel::Console, &input[..count]),
+                _ => {
+                    guest.vm().watch(None);
+                    // The end of a file, as a terminal says it.
+                    guest.vm().write(Channel::Console, b"\x04");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A terminal in raw mode, for the guest to do the editing; it is set back when this is dropped.
+struct Raw(Option<Termios>);
+
+impl Raw {
+    fn enter() -> Self {
+        let stdin = io::stdin();
+        let saved = stdin.is_terminal().then(|| tcgetattr(&stdin).ok()).flatten();
+        if let Some(saved) = &saved {
+            let mut raw = saved.clone();
+            raw.make_raw();
+            // One that cannot be made raw still serves, line by line.
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &raw);
+        }
+        Raw(saved)
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, saved);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The modules that a guest may load: test modules that were built, and the kernel's own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fs_err as fs;
+
+use super::runner::Image;
+use super::session::kernel_name;
+use crate::module::Built;
+
+/// A module's file, ready to be put into a guest.
+#[derive(Debug, Clone)]
+pub(super) struct ModuleFile {
+    /// The module's name, as the kernel has it.
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+    /// The modules that it needs, in the order in which they are loaded.
+    pub(super) needs: Vec<String>,
+}
+
+/// The modules that a case may use.
+#[derive(Debug)]
+pub(super) struct Material {
+    image: Arc<Image>,
+    built: BTreeMap<String, Vec<Built>>,
+}
+
+impl Material {
+    pub(super) fn new(image: Arc<Image>, built: BTreeMap<String, Vec<Built>>) -> Self {
+        Material { image, built }
+    }
+
+    /// A module's file, behind those of everything it needs; nothing where it is built into the kernel.
+    pub(super) fn files(&self, name: &str, in_tree: bool) -> Result<Vec<ModuleFile>, String> {
+        let files: Vec<(String, Vec<u8>)> =
+            if in_tree { self.in_tree(name)? } else { self.test_module(name)? };
+        let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
+        let with_needs = files.into_iter().enumerate();
+        Ok(with_needs
+            .map(|(index, (name, bytes))| ModuleFile { name, bytes, needs: names[..index].to_vec() })
+            .collect())
+    }
+
+    fn test_module(&self, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let built = self.built.get(name).ok_or_else(|| format!("test module `{name}` was not built"))?;
+        let read = |module: &Built| Ok((module.name.clone(), fs::read(module.ko())?));
+        built.iter().map(read).collect::<std::io::Result<_>>().map_err(|error| error.to_string())
+    }
+
+    fn in_tree(&self, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let (prepared, modules) = (&self.image.prepared, &self.image.modules);
+        let unknown = || format!("the kernel of image `{}` has no module `{name}`", prepared.spec.name);
+        let order = modules.load_order(name).ok_or_else(unknown)?;
+        let read = |name: &str| {
+            let bytes = prepared.module(modules, name).map_err(|error| error.to_string())?;
+            Ok((kernel_name(name), bytes.ok_or_else(unknown)?))
+        };
+        order.into_iter().map(read).collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! Running cases: images and modules are made ready at first need, once, and shared by all cases.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::accel::{AccelChoice, Accelerators};
+use super::event::{CaseId, CaseReport, Event, Reporter};
+use super::execute::{Executed, Executor, Steps};
+use super::material::Material;
+use super::outcome::{Kind, Outcome};
+use super::start::{Bootable, StartError, Starter};
+use super::transcript::{last_lines, log_tail, write_artifacts};
+use super::{Limits, Session};
+use crate::image::cache;
+use crate::image::depmod::Modules;
+use crate::image::prepare::Prepared;
+use crate::lab::Lab;
+use crate::module::{self, Builder, Built, Headers};
+use crate::scenario::KernelFacts;
+use crate::scenario::expand::Case;
+use crate::vm::{Boot, Machine};
+
+/// How cases are run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether every guest is booted.
+    pub cold: bool,
+    /// Who runs the guests' instructions.
+    pub accel: AccelChoice,
+    /// The time limits.
+    pub limits: Limits,
+    /// Where artifacts go; nowhere if not said.
+    pub artifacts: Option<PathBuf>,
+    /// Whether the artifacts of cases that passed are kept too.
+    pub keep: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            cold: false,
+            accel: AccelChoice::Auto,
+            limits: Limits::default(),
+            artifacts: None,
+            keep: false,
+        }
+    }
+}
+
+/// An image that is ready.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) prepared: Prepared,
+    pub(super) modules: Modules,
+}
+
+/// Lines of log that a report of a failure shows.
+const TAIL: usize = 20;
+
+/// An image that is ready, or why it is not; whoever comes second waits for the first.
+type Slot = Arc<Mutex<Option<Result<Arc<Image>, String>>>>;
+
+/// Runs cases, one at a time for each thread that asks.
+pub struct Runner<'a> {
+    lab: &'a Lab,
+    options: Options,
+    reporter: &'a dyn Reporter,
+    starter: Starter<'a>,
+    accelerators: Accelerators<'a>,
+    images: Mutex<HashMap<String, Slot>>,
+}
+
+/// Why a case did not come to its steps.
+enum Early {
+    Cancelled,
+    Ended(Box<Outcome>, Vec<String>),
+}
+
+impl From<String> for Early {
+    fn from(reason: String) -> Self {
+        Early::Ended(Outcome::Error(reason).into(), Vec::new())
+    }
+}
+
+impl<'a> Runner<'a> {
+    /// A runner for the images and modules of `lab`, which tells `reporter` of what it does.
+    pub fn new(lab: &'a Lab, options: Options, reporter: &'a dyn Reporter) -> Self {
+        let starter = Starter::new(lab.cache(), options.cold, options.limits, lab.watch(), lab.cancel());
+        let accelerators = Accelerators::new(options.accel, lab);
+        Runner { lab, options, reporter, starter, accelerators, images: Mutex::default() }
+    }
+
+    /// Makes an image ready, with every module that `cases` load and every snapshot that they start from, so that none
+    /// of it counts as a case's time. What goes wrong here is found again, and told, by the cases.
+    pub fn prepare(&self, image: &str, cases: &[&Case]) {
+        let Ok(image) = self.image(image) else { return };
+        let mut machines: Vec<Machine> = Vec::new();
+        for case in cases {
+            if self.unmet(&image, case).is_some() || self.material(&image, case).is_err() {
+                continue;
+            }
+            match self.machine(&image, case) {
+                Ok(machine) if !machines.contains(&machine) => machines.push(machine),
+                _ => {}
+            }
+        }
+        let bootable = bootable(&image.prepared);
+        machines.iter().for_each(|machine| self.starter.prepare(machine, &bootable));
+    }
+
+    /// Runs a case; `None` where the run was told to stop.
+    pub fn run(&self, case: &Case) -> Option<CaseReport> {
+        let id = CaseId { scenario: case.scenario_id.clone(), image: case.image.clone() };
+        self.reporter.event(&Event::CaseStarted(&id));
+        let report = self.run_case(case, id)?;
+        self.reporter.event(&Event::CaseFinished(&report));
+        Some(report)
+    }
+
+    fn run_case(&self, case: &Case, id: CaseId) -> Option<CaseReport> {
+        let begun = Instant::now();
+        let mut report = CaseReport {
+            id,
+            title: case.scenario.name.value.clone(),
+            file: case.path.clone(),
+            covers: case.scenario.covers.iter().map(|row| row.value.to_string()).collect(),
+            outcome: Outcome::Pass,
+            start: None,
+            time: Duration::ZERO,
+            steps: Vec::new(),
+            log_tail: Vec::new(),
+            artifacts: None,
+        };
+        if let Err(early) = self.in_guest(case, &mut report) {
+            let Early::Ended(outcome, log_tail) = early else { return None };
+            report.outcome = *outcome;
+            report.log_tail = log_tail;
+            report.time = begun.elapsed();
+        }
+        Some(report)
+    }
+
+    /// Starts a guest and does the case in it.
+    fn in_guest(&self, case: &Case, report: &mut CaseReport) -> Result<(), Early> {
+        if self.lab.cancel().is_cancelled() {
+            return Err(Early::Cancelled);
+        }
+        let image = self.image(&case.image)?;
+        if let Some(reason) = self.unmet(&image, case) {
+            return Err(Early::Ended(Outcome::Skip(reason).into(), Vec::new()));
+        }
+        let material = self.material(&image, case)?;
+        let machine = self.machine(&image, case)?;
+        let bootable = bootable(&image.prepared);
+        let begun = Instant::now();
+        let (guest, start) = self.starter.start(&machine, &bootable).map_err(|error| early(&error))?;
+        report.start = Some(start);
+        let session = Session::new(guest, start, material);
+        let steps = Steps { scenario: &case.scenario, file: &case.path };
+        let executor = Executor::new(session, &report.id, steps, self.options.limits, self.reporter);
+        let Executed { outcome, mut session, transcript, reports } = executor.run();
+        report.time = begun.elapsed();
+        report.outcome = outcome.ok_or(Early::Cancelled)?;
+        report.steps = reports;
+        if report.outcome.kind() != Kind::Pass {
+            report.log_tail = log_tail(session.guest().streams(), TAIL);
+        }
+        // Ends QEMU before its artifacts are written.
+        let _ = session.guest().vm().kill();
+        if let Some(dir) = self.artifacts_of(report) {
+            match write_artifacts(&dir, session.guest(), &transcript, &machine, &bootable.boot) {
+                Ok(()) => report.artifacts = Some(dir),
+                Err(error) => self.lab.warn(format!("cannot write the artifacts of {}: {error}", report.id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a guest of an image, with those of the test modules at hand that are named.
+    ///
+    /// # Errors
+    ///
+    /// Where the image cannot be had, a module does not build, or the guest does not start.
+    pub fn session(&self, image: &str, modules: &[&str]) -> Result<Session, String> {
+        let image = self.image(image)?;
+        let names: Vec<String> = modules.iter().map(|&name| name.to_owned()).collect();
+        let material = self.build(&image, &names).map_err(|error| crate::error::chain(&error))?;
+        let spec = &image.prepared.spec;
+        let accel = self.accelerators.of(spec.arch)?;
+        let machine =
+            Machine { arch: spec.arch, memory_mib: spec.memory.mib(), smp: 1, accel, devices: Vec::new() };
+        let (guest, start) =
+            self.starter.start(&machine, &bootable(&image.prepared)).map_err(|error| error.to_string())?;
+        Ok(Session::new(guest, start, material))
+    }
+
+    fn artifacts_of(&self, report: &CaseReport) -> Option<PathBuf> {
+        let wanted = self.options.keep || report.outcome.kind() != Kind::Pass;
+        let root = self.options.artifacts.as_ref().filter(|_| wanted)?;
+        Some(root.join(&report.id.image).join(&report.id.scenario))
+    }
+
+    /// The image of that name, ready.
+    pub(super) fn image(&self, name: &str) -> Result<Arc<Image>, String> {
+        let slot = {
+            let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(images.entry(name.to_owned()).or_default())
+        };
+        let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return known.clone();
+        }
+        let result = self
+            .prepare_image(name)
+            .map_err(|error| format!("image `{name}`: {}", crate::error::chain(&*error)));
+        // A run that was told to stop prepares no more images.
+        *known = Some(result.clone());
+        result
+    }
+
+    fn prepare_image(&self, name: &str) -> Result<Arc<Image>, Box<dyn std::error::Error>> {
+        let spec = self.lab.image(name)?;
+        let prepared = self.lab.store().prepare(&spec, self.lab.watch(), self.lab.cancel())?;
+        let modules = prepared.modules()?;
+        Ok(Arc::new(Image { prepared, modules }))
+    }
+
+    fn unmet(&self, image: &Image, case: &Case) -> Option<String> {
+        let config = &image.prepared.config;
+        let facts = KernelFacts {
+            release: &image.prepared.release,
+            arch: image.prepared.spec.arch,
+            has_config: &|name| config.is_set(name),
+        };
+        case.scenario.requires.unmet(&facts)
+    }
+
+    fn machine(&self, image: &Image, case: &Case) -> Result<Machine, String> {
+        let (spec, own) = (&image.prepared.spec, &case.scenario.machine);
+        let accel = self.accelerators.of(spec.arch)?;
+        Ok(Machine {
+            arch: spec.arch,
+            memory_mib: own.memory_mib.unwrap_or(spec.memory.mib()),
+            smp: own.smp.map_or(1, |cpus| cpus.0),
+            accel,
+            devices: Vec::new(),
+        })
+    }
+
+    /// Builds the test modules that a case names.
+    fn material(&self, image: &Arc<Image>, case: &Case) -> Result<Material, Early> {
+        self.build(image, &case.scenario.test_modules()).map_err(|error| match error {
+            module::Error::Cache(cache::Error::Cancelled) => Early::Cancelled,
+            error => Early::from(crate::error::chain(&error)),
+        })
+    }
+
+    fn build(&self, image: &Arc<Image>, names: &[String]) -> Result<Material, module::Error> {
+        let mut built: BTreeMap<String, Vec<Built>> = BTreeMap::new();
+        if !names.is_empty() {
+            let headers = headers(&image.prepared);
+            let builder = Builder::new(self.lab.cache(), headers, self.lab.watch(), self.lab.cancel())?;
+            for name in names {
+                built.insert(name.clone(), builder.build(self.lab.sources(), name)?);
+            }
+        }
+        Ok(Material::new(Arc::clone(image), built))
+    }
+}
+
+/// An image's kernel, as modules see it.
+pub fn headers(image: &Prepared) -> Headers {
+    Headers {
+        dir: image.headers.clone(),
+        key: image.headers_key.clone(),
+        arch: image.spec.arch,
+        image: image.spec.name.clone(),
+        variables: Vec::new(),
+    }
+}
+
+/// What a machine boots from an image.
+pub fn bootable(image: &Prepared) -> Bootable {
+    let spec = &image.spec;
+    let mut cmdline =
+        vec![format!("console={}", spec.arch.console), "panic=-1".to_owned(), "quiet".to_owned()];
+    cmdline.extend(spec.cmdline.iter().cloned());
+    let boot =
+        Boot { kernel: image.kernel.clone(), initramfs: image.initramfs.clone(), cmdline: cmdline.join(" ") };
+    Bootable { boot, key: image.key.to_string(), image: spec.name.clone() }
+}
+
+fn early(error: &StartError) -> Early {
+    if error.cancelled {
+        return Early::Cancelled;
+    }
+    Early::Ended(
+        Outcome::Error(format!("the guest does not start: {error}")).into(),
+        last_lines(&error.console, TAIL),
+    )
+}

@@ -1,0 +1,167 @@
+//! A guest together with the modules that can be loaded into it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::event::Start;
+use super::material::{Material, ModuleFile};
+use crate::guest::proto::WriteMode;
+use crate::guest::{self, Answer, Errno, Guest};
+
+/// Where modules lie in the guest, apart from those that its modprobe finds.
+const MODULES: &str = "/run/modules";
+
+/// `MODULE_INIT_IGNORE_MODVERSIONS | MODULE_INIT_IGNORE_VERMAGIC` (`include/uapi/linux/module.h`).
+const FORCE_LOAD: u32 = 1 | 2;
+
+/// A running guest, and modules for it.
+pub struct Session {
+    guest: Guest,
+    start: Start,
+    material: Material,
+    /// The modules that the guest's modprobe finds, with what each needs.
+    pushed: BTreeMap<String, Vec<String>>,
+}
+
+/// Why a module did not get into the guest.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The guest or its agent failed.
+    #[error(transparent)]
+    Guest(#[from] guest::Error),
+    /// There is no such module, or it cannot be put into the guest.
+    #[error("{0}")]
+    Module(String),
+}
+
+/// The kernel's answer to loading a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The module that the answer is about: the one asked for, or one that it needs and that did not load.
+    pub module: String,
+    /// The answer.
+    pub answer: Answer<()>,
+}
+
+impl Session {
+    pub(super) fn new(guest: Guest, start: Start, material: Material) -> Self {
+        Session { guest, start, material, pushed: BTreeMap::new() }
+    }
+
+    /// The guest.
+    pub fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
+    /// How the guest came up.
+    pub fn start(&self) -> Start {
+        self.start
+    }
+
+    /// Loads a module; one of the kernel's own (`in_tree`) after those that it needs. `params` are as insmod takes them;
+    /// with `force`, version magic and symbol versions are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such module, it is built into the kernel, or the guest fails. What the kernel answers is no
+    /// error here.
+    pub fn load(
+        &mut self,
+        name: &str,
+        in_tree: bool,
+        params: &str,
+        force: bool,
+    ) -> Result<Loaded, SessionError> {
+        let mut files = self.material.files(name, in_tree).map_err(SessionError::Module)?;
+        let file = files.pop().ok_or_else(|| {
+            SessionError::Module(format!("`{name}` is built into this kernel, so that it cannot be loaded"))
+        })?;
+        // Whoever loads a test module says in which order.
+        for needed in files.iter().filter(|_| in_tree) {
+            match self.load_file(needed, "", 0)? {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Ok(Loaded { module: needed.name.clone(), answer: Err(errno) }),
+            }
+        }
+        let answer = self.load_file(&file, params, if force { FORCE_LOAD } else { 0 })?;
+        Ok(Loaded { module: file.name, answer })
+    }
+
+    fn load_file(&mut self, file: &ModuleFile, params: &str, flags: u32) -> Result<Answer<()>, SessionError> {
+        let path = format!("{MODULES}/{}.ko", file.name);
+        self.put(&path, &file.bytes)?;
+        Ok(self.guest.load_module(&path, params, flags)?)
+    }
+
+    /// Removes a module.
+    ///
+    /// # Errors
+    ///
+    /// Where the guest fails. What the kernel answers is no error here.
+    pub fn unload(&mut self, name: &str, force: bool) -> Result<Answer<()>, SessionError> {
+        Ok(self.guest.unload_module(&kernel_name(name), force)?)
+    }
+
+    /// Puts a module, and those that it needs, where the guest's modprobe finds them.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such module, or the guest fails.
+    pub fn push(&mut self, name: &str, in_tree: bool) -> Result<(), SessionError> {
+        let release = self.guest.hello().map(|hello| hello.release.clone()).unwrap_or_default();
+        let dir = format!("/lib/modules/{release}");
+        for file in self.material.files(name, in_tree).map_err(SessionError::Module)? {
+            if !self.pushed.contains_key(&file.name) {
+                self.put(&format!("{dir}/{}.ko", file.name), &file.bytes)?;
+                self.pushed.insert(file.name, file.needs);
+            }
+        }
+        let index = dependency_index(&self.pushed);
+        self.put(&format!("{dir}/modules.dep"), index.as_bytes())
+    }
+
+    /// Puts a file of the host's into the guest, with the directories that lead to it.
+    fn put(&mut self, path: &str, bytes: &[u8]) -> Result<(), SessionError> {
+        let refused =
+            |errno: Errno| SessionError::Module(format!("cannot write `{path}` in the guest: {errno}"));
+        let mut written = self.guest.write_file(path, WriteMode::Truncate, 0o644, bytes)?;
+        if written == Err(Errno::ENOENT) {
+            for (end, _) in path.match_indices('/').skip(1) {
+                match self.guest.make_dir(&path[..end])? {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(refused(errno)),
+                }
+            }
+            written = self.guest.write_file(path, WriteMode::Truncate, 0o644, bytes)?;
+        }
+        written.map_err(refused)
+    }
+}
+
+/// A module's name as the kernel has it, whatever its file is called (`scripts/Makefile.lib`, `name-fix`).
+pub(super) fn kernel_name(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// `modules.dep`: a module's file, and the files it needs, nearest first (modules.dep(5)).
+fn dependency_index(pushed: &BTreeMap<String, Vec<String>>) -> String {
+    let mut index = String::new();
+    for (name, needs) in pushed {
+        let needs: String = needs.iter().rev().map(|name| format!(" {name}.ko")).collect();
+        let _ = writeln!(index, "{name}.ko:{needs}");
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_lists_what_is_needed_nearest_first() {
+        let pushed = [("c", vec!["a", "b"]), ("b", vec!["a"]), ("a", vec![])];
+        let pushed =
+            pushed.map(|(name, needs)| (name.to_owned(), needs.into_iter().map(str::to_owned).collect()));
+        assert_eq!(dependency_index(&pushed.into()), "a.ko:\nb.ko: a.ko\nc.ko: b.ko a.ko\n");
+    }
+}

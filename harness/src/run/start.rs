@@ -1,0 +1,240 @@
+//! Bringing guests up: from a snapshot, which is made at first need, or by a boot.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use fs_err as fs;
+
+use super::Limits;
+use super::event::{Start, StartKind};
+use crate::guest::proto::Port;
+use crate::guest::{self, Errno, Guest};
+use crate::image::cache::{self, Cache, Entry, Key, KeyBuilder};
+use crate::process;
+use crate::scenario::values::TRACING;
+use crate::vm::{self, Boot, Machine, Memory, Snapshot, SnapshotError, Vm};
+use crate::work::{Cancel, Watch, Work, WorkEvent};
+
+/// The kind of cache entry that holds a snapshot.
+const KIND: &str = "snapshot";
+
+/// Why a guest did not come up.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}")]
+pub struct StartError {
+    /// What went wrong.
+    pub what: String,
+    /// What the console said.
+    pub console: String,
+    /// Whether the run was told to stop.
+    pub cancelled: bool,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+enum NoSnapshot {
+    /// The guest does not boot, so that a cold start is no remedy.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Save(#[from] SnapshotError),
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// What a snapshot depends on besides its machine: the boot files, by the keys under which the cache holds them.
+#[derive(Debug, Clone)]
+pub struct Bootable {
+    /// What the machine boots.
+    pub boot: Boot,
+    /// What stands for the content of the boot files.
+    pub key: String,
+    /// The image's name, for messages.
+    pub image: String,
+}
+
+/// Brings guests up. Shared by all cases of a run.
+pub struct Starter<'a> {
+    cache: &'a Cache,
+    cold: bool,
+    limits: Limits,
+    watch: &'a dyn Watch,
+    cancel: &'a Cancel,
+    /// The snapshots had so far; an error stands for all cases that need the same one.
+    snapshots: Mutex<HashMap<String, Slot>>,
+}
+
+/// Where one snapshot is to be had, once: whoever comes second waits for the first.
+type Slot = Arc<Mutex<Option<Result<Option<Entry>, StartError>>>>;
+
+impl<'a> Starter<'a> {
+    /// With `cold`, every guest is booted.
+    pub fn new(
+        cache: &'a Cache,
+        cold: bool,
+        limits: Limits,
+        watch: &'a dyn Watch,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Starter { cache, cold, limits, watch, cancel, snapshots: Mutex::default() }
+    }
+
+    /// Starts a guest and waits for its agent.
+    ///
+    /// # Errors
+    ///
+    /// Where the guest neither boots nor can be restored.
+    pub fn start(&self, machine: &Machine, bootable: &Bootable) -> Result<(Guest, Start), StartError> {
+        if !self.cold
+            && let Some(entry) = self.snapshot(machine, bootable)?
+        {
+            match self.restore(machine, &entry) {
+                Err(error) if !error.cancelled => self.forget(machine, bootable, &error),
+                result => return result,
+            }
+        }
+        self.boot(machine, bootable, Memory::Anonymous)
+    }
+
+    /// Makes the snapshot that guests of that machine start from. What goes wrong is told when one is started.
+    pub fn prepare(&self, machine: &Machine, bootable: &Bootable) {
+        if !self.cold {
+            let _ = self.snapshot(machine, bootable);
+        }
+    }
+
+    /// Boots a guest.
+    fn boot(
+        &self,
+        machine: &Machine,
+        bootable: &Bootable,
+        memory: Memory<'_>,
+    ) -> Result<(Guest, Start), StartError> {
+        let vm = Vm::start(machine, vm::Start::Kernel(&bootable.boot), memory).map_err(no_vm)?;
+        let mut guest = self.greet(vm, self.limits.boot)?;
+        let time = guest.vm().started().elapsed();
+        make_instance(&mut guest);
+        Ok((guest, Start { kind: StartKind::Cold, time }))
+    }
+
+    fn restore(&self, machine: &Machine, entry: &Entry) -> Result<(Guest, Start), StartError> {
+        let vm = Snapshot::at(entry).restore(machine).map_err(no_vm)?;
+        let mut guest = self.greet(vm, self.limits.restore)?;
+        let time = guest.vm().started().elapsed();
+        Ok((guest, Start { kind: StartKind::Warm, time }))
+    }
+
+    fn greet(&self, vm: Vm, limit: std::time::Duration) -> Result<Guest, StartError> {
+        let deadline = Instant::now() + limit;
+        Guest::greet(vm, deadline, self.cancel).map_err(|(guest, error)| {
+            let console = guest.streams().console_text();
+            let what = match &error {
+                guest::Error::Deadline => {
+                    format!("the guest's agent did not answer within {}", humantime::format_duration(limit))
+                }
+                error => error.to_string(),
+            };
+            StartError { what, console, cancelled: matches!(error, guest::Error::Cancelled) }
+        })
+    }
+
+    fn slot(&self, key: &Key) -> Slot {
+        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(snapshots.entry(key.to_string()).or_default())
+    }
+
+    /// The snapshot of that machine, made where there is none; `None` where it cannot be saved.
+    fn snapshot(&self, machine: &Machine, bootable: &Bootable) -> Result<Option<Entry>, StartError> {
+        let key = snapshot_key(machine, bootable);
+        let slot = self.slot(&key);
+        let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return known.clone();
+        }
+        let result = match self.cache.entry(KIND, &key, self.cancel, |dir| self.make(machine, bootable, dir))
+        {
+            Ok(entry) => Ok(Some(entry)),
+            Err(NoSnapshot::Start(error)) => Err(error),
+            Err(NoSnapshot::Cache(cache::Error::Cancelled)) => Err(cancelled()),
+            Err(error) => {
+                let text = format!("{}: every case boots, since {error}", bootable.image);
+                self.watch.work(WorkEvent::Warning(text));
+                Ok(None)
+            }
+        };
+        *known = Some(result.clone());
+        result
+    }
+
+    fn make(&self, machine: &Machine, bootable: &Bootable, dir: &std::path::Path) -> Result<(), NoSnapshot> {
+        let _work = Work::begin(self.watch, format!("boot {} and save a snapshot", bootable.image));
+        let snapshot = Snapshot::at(dir);
+        let (mut guest, start) = self.boot(machine, bootable, Memory::Shared(snapshot.memory()))?;
+        // What the boot logged must not turn up in the cases' logs.
+        guest.sync(Port::Log).map_err(|error| StartError {
+            what: error.to_string(),
+            console: guest.streams().console_text(),
+            cancelled: matches!(error, guest::Error::Cancelled),
+        })?;
+        fs::write(dir.join("boot.log"), guest.streams().boot_log())?;
+        fs::write(dir.join("boot.ms"), start.time.as_millis().to_string())?;
+        snapshot.save(guest.vm(), Instant::now() + self.limits.save, self.cancel)?;
+        Ok(())
+    }
+
+    /// A snapshot could not be restored: the next run makes it anew, and this one boots.
+    fn forget(&self, machine: &Machine, bootable: &Bootable, error: &StartError) {
+        let key = snapshot_key(machine, bootable);
+        let slot = self.slot(&key);
+        let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*known, Some(Ok(Some(_)))) {
+            *known = Some(Ok(None));
+            // One that another process uses stays, and is found bad again.
+            let _ = self.cache.remove(KIND, key.as_str());
+            let text =
+                format!("{}: its snapshot cannot be restored, so every case boots: {error}", bootable.image);
+            self.watch.work(WorkEvent::Warning(text));
+        }
+    }
+}
+
+/// Makes the tracefs instance that cases trace in; doing it here spares every case a tenth of a second.
+fn make_instance(guest: &mut Guest) {
+    // A kernel without tracing has none, and a scenario that needs it says so in its own words.
+    let _: Result<Result<(), Errno>, _> = guest.make_dir(TRACING);
+}
+
+/// A snapshot fits only the very same QEMU, machine, boot files and command line.
+fn snapshot_key(machine: &Machine, bootable: &Bootable) -> Key {
+    let wiring = vm::Wiring::Terminal;
+    let args = machine.args(vm::Start::Kernel(&bootable.boot), Memory::Anonymous, wiring);
+    let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    KeyBuilder::new(format!("{}, {} MiB, {} cpu", bootable.image, machine.memory_mib, machine.smp))
+        .part("qemu", binary_identity(machine.arch.qemu))
+        .part("machine", args.join("\n"))
+        .part("boot files", &bootable.key)
+        .finish()
+}
+
+/// Tells one build of a program from another, without running it.
+pub(super) fn binary_identity(program: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Some(path) = process::find(program) else { return String::new() };
+    match fs::metadata(&path) {
+        Ok(data) => format!("{} {} {} {}", path.display(), data.len(), data.mtime(), data.mtime_nsec()),
+        Err(_) => path.display().to_string(),
+    }
+}
+
+fn no_vm(error: vm::Error) -> StartError {
+    let cancelled = matches!(error, vm::Error::Cancelled);
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    StartError { what: format!("{error}{cause}"), console: String::new(), cancelled }
+}
+
+fn cancelled() -> StartError {
+    StartError { what: "interrupted".into(), console: String::new(), cancelled: true }
+}
