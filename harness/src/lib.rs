@@ -12,6 +12,7 @@ pub mod guest;
 pub mod image;
 pub mod lab;
 pub mod module;
+pub mod needs;
 pub mod process;
 pub mod report;
 pub mod run;

@@ -189,8 +189,14 @@ impl<'a> Runner<'a> {
         let material = self.build(&image, &names).map_err(|error| crate::error::chain(&error))?;
         let spec = &image.prepared.spec;
         let accel = self.accelerators.of(spec.arch)?;
-        let machine =
-            Machine { arch: spec.arch, memory_mib: spec.memory.mib(), smp: 1, accel, devices: Vec::new() };
+        let machine = Machine {
+            arch: spec.arch,
+            memory_mib: spec.memory.mib(),
+            smp: 1,
+            accel,
+            fast_firmware: true,
+            devices: Vec::new(),
+        };
         let (guest, start) =
             self.starter.start(&machine, &bootable(&image.prepared)).map_err(|error| error.to_string())?;
         Ok(Session::new(guest, start, material))
@@ -245,6 +251,7 @@ impl<'a> Runner<'a> {
             memory_mib: own.memory_mib.unwrap_or(spec.memory.mib()),
             smp: own.smp.map_or(1, |cpus| cpus.0),
             accel,
+            fast_firmware: true,
             devices: Vec::new(),
         })
     }

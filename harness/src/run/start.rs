@@ -120,6 +120,15 @@ impl<'a> Starter<'a> {
         Ok((guest, Start { kind: StartKind::Cold, time }))
     }
 
+    /// The snapshot of that machine, where it can be had.
+    ///
+    /// # Errors
+    ///
+    /// Where the guest does not boot.
+    pub fn saved(&self, machine: &Machine, bootable: &Bootable) -> Result<Option<Snapshot>, StartError> {
+        Ok(self.snapshot(machine, bootable)?.map(|entry| Snapshot::at(&entry)))
+    }
+
     fn restore(&self, machine: &Machine, entry: &Entry) -> Result<(Guest, Start), StartError> {
         let vm = Snapshot::at(entry).restore(machine).map_err(no_vm)?;
         let mut guest = self.greet(vm, self.limits.restore)?;

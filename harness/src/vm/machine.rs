@@ -18,6 +18,8 @@ pub struct Machine {
     pub smp: u32,
     /// Who runs the guest's instructions.
     pub accel: Accel,
+    /// Whether it has its fast firmware ([`crate::arch::Row::fast_firmware`]).
+    pub fast_firmware: bool,
     /// More `-device` arguments, each with its `-device` left off.
     pub devices: Vec<String>,
 }
@@ -90,7 +92,8 @@ impl Machine {
             .pair("-display", "none")
             .pair("-sandbox", SANDBOX);
         let cpu = self.accel.cpu(self.arch);
-        args.pair("-machine", format!("{},memory-backend=ram", self.arch.machine));
+        let firmware = if self.fast_firmware { self.arch.fast_firmware } else { "" };
+        args.pair("-machine", format!("{}{firmware},memory-backend=ram", self.arch.machine));
         args.pair("-accel", self.accel.name()).pair("-cpu", cpu).pair("-smp", self.smp.to_string());
         args.pair("-m", format!("{}M", self.memory_mib)).pair("-object", self.memory_object(memory));
         args.flags(self.arch.qemu_args);
@@ -194,6 +197,7 @@ mod tests {
                 memory_mib: 256,
                 smp: 2,
                 accel: Accel::Tcg,
+                fast_firmware: true,
                 devices: vec!["qemu-xhci".into()],
             };
             let line = line(&machine, Start::Incoming, Memory::Private(Path::new("/a,b/ram")));

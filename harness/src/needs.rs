@@ -1,0 +1,33 @@
+//! What this machine lacks for guests of an architecture.
+
+use crate::arch::Arch;
+use crate::image::compiler::{self, Compiler};
+use crate::process;
+use crate::work::Cancel;
+
+/// Set to `1` where tests that need a guest must run: what is missing is then a failure and no reason to skip them.
+pub const REQUIRE_VM: &str = "KMODLAB_REQUIRE_VM";
+
+/// Something that is not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum Missing {
+    /// QEMU.
+    #[error("`{program}` is not installed\ninstall the package `{package}`")]
+    Qemu {
+        /// Its program.
+        program: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// The compiler for modules and for the guest's agent.
+    #[error(transparent)]
+    Compiler(#[from] compiler::Missing),
+}
+
+/// The first thing that is missing for an architecture, if anything is.
+pub fn missing(arch: Arch, cancel: &Cancel) -> Option<Missing> {
+    if process::find(arch.qemu).is_none() {
+        return Some(Missing::Qemu { program: arch.qemu, package: arch.qemu_package });
+    }
+    Compiler::find(arch, cancel).err().map(Missing::from)
+}

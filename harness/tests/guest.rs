@@ -1,0 +1,69 @@
+//! A booted guest in a test written in Rust: the library as its users see it.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use kmodlab::guest::Errno;
+use kmodlab::guest::proto::{Condition, Run};
+use kmodlab::lab::Lab;
+use kmodlab::needs::{REQUIRE_VM, missing};
+use kmodlab::run::{Options, Runner, Session, StartKind};
+use kmodlab::work::{Cancel, Unwatched};
+use rstest::{fixture, rstest};
+
+static LAB: LazyLock<Lab> = LazyLock::new(|| {
+    Lab::open(None, None, Arc::new(Unwatched), Cancel::new().expect("a pipe")).expect("the project opens")
+});
+static RUNNER: LazyLock<Runner> = LazyLock::new(|| Runner::new(&LAB, Options::default(), &Unwatched));
+
+/// A guest, or `None`, having said why, where this machine cannot have one and need not.
+#[fixture]
+fn session(#[default("x86_64")] image: &str, #[default(&["refmod"])] modules: &[&str]) -> Option<Session> {
+    let arch = LAB.image(image).expect("a known image").image.arch;
+    if let Some(missing) = missing(arch, LAB.cancel()) {
+        assert!(std::env::var_os(REQUIRE_VM).is_none_or(|value| value != "1"), "{missing}");
+        eprintln!("skipped: {missing}");
+        return None;
+    }
+    Some(RUNNER.session(image, modules).unwrap_or_else(|error| panic!("{error}")))
+}
+
+#[rstest]
+fn a_process_with_the_device_open_keeps_the_module(session: Option<Session>) {
+    let Some(mut session) = session else { return };
+    assert_eq!(session.start().kind, StartKind::Warm);
+    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
+    let guest = session.guest();
+    guest.set_limit(Duration::from_secs(20));
+    let hold = Run {
+        argv: ["/bin/sh", "-c", "exec sleep 1000 </dev/refmod"].map(str::to_owned).to_vec(),
+        ..Run::default()
+    };
+    let (holder, _) = guest.spawn(hold).unwrap().unwrap();
+    let (held, _) = guest.wait_for("/sys/module/refmod/refcnt", Condition::Equals(b"1".to_vec())).unwrap();
+    assert!(held);
+    assert_eq!(session.unload("refmod", false).unwrap(), Err(Errno::EAGAIN));
+    session.guest().signal(holder, kmodlab::guest::Signal::KILL).unwrap().unwrap();
+    session.guest().wait_exit(holder).unwrap().unwrap();
+    assert_eq!(session.unload("refmod", false).unwrap(), Ok(()));
+}
+
+#[rstest]
+#[case::x86_64("x86_64")]
+#[case::arm("arm")]
+#[case::ppc64le("ppc64le")]
+fn a_restored_guest_has_the_time_its_timers_and_entropy_of_its_own(#[case] image: &str) {
+    let mut uuids = Vec::new();
+    for _ in 0..2 {
+        let Some(mut session) = session(image, &[]) else { return };
+        let guest = session.guest();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let argv = ["/bin/sh", "-c", "sleep 0.1; date +%s; cat /proc/sys/kernel/random/uuid"];
+        let run = Run { argv: argv.map(str::to_owned).to_vec(), ..Run::default() };
+        let output = guest.run(run).unwrap().unwrap().stdout.text();
+        let (time, uuid) = output.trim().split_once('\n').unwrap();
+        assert!(time.parse::<u64>().unwrap().abs_diff(now) < 60, "{time} is not {now}");
+        uuids.push(uuid.to_owned());
+    }
+    assert_ne!(uuids[0], uuids[1]);
+}
