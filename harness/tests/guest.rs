@@ -1,5 +1,7 @@
 //! A booted guest in a test written in Rust: the library as its users see it.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "fixtures are test code")]
+
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 

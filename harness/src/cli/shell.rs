@@ -58,37 +58,45 @@ fn command(session: &mut Session, command: &[String]) -> Result<u8, Stop> {
 /// Connects the terminal with a shell on the guest's serial port, until that ends.
 fn interact(session: &mut Session, console: &str) -> Result<u8, guest::Error> {
     let guest = session.guest();
+    // setsid must not be the leader of its group, or it forks and its parent is done at once: hence the shell around it.
+    // The last stty waits until the terminal has got everything (TCSADRAIN).
     let line = format!(
-        "exec setsid -c sh -c 'stty sane; echo; echo \"modprobe knows the test modules; exit ends the guest\"; exec sh' \
-         </dev/{console} >/dev/{console} 2>&1"
+        "setsid -c sh -c 'stty sane; echo modprobe knows the test modules, exit ends the guest; sh; stty sane' \
+         </dev/{console} >/dev/{console} 2>&1; exit"
     );
-    let run =
-        Run { argv: vec!["/bin/sh".into(), "-c".into(), line], deadline_ms: u32::MAX, ..Run::default() };
+    let run = Run { argv: vec!["/bin/sh".into(), "-c".into(), line], ..Run::default() };
+    let mut seen = u64::MAX;
+    guest.console_news(&mut seen);
     let shell = match guest.spawn(run)? {
         Ok((shell, _)) => shell,
         Err(errno) => return Err(guest::Error::Refused(format!("no shell: {errno}"))),
     };
     let _raw = Raw::enter();
-    relay(guest, shell)?;
+    relay(guest, shell, seen)?;
     Ok(0)
 }
 
-fn relay(guest: &mut Guest, shell: RequestId) -> Result<(), guest::Error> {
+fn relay(guest: &mut Guest, shell: RequestId, mut seen: u64) -> Result<(), guest::Error> {
     let stdin = io::stdin();
-    guest.vm().watch(stdin.as_fd().try_clone_to_owned().ok());
+    let mut input = stdin.as_fd().try_clone_to_owned().ok();
     let deadline = Instant::now() + LONG;
-    let mut seen = u64::MAX;
-    while !guest.is_over(shell) {
+    let mut over = false;
+    while !over {
         guest.pump(deadline)?;
+        over = guest.is_over(shell);
         let news = guest.console_news(&mut seen);
         let mut stdout = io::stdout();
         if stdout.write_all(&news).and_then(|()| stdout.flush()).is_err() {
             break;
         }
+        // What comes before the shell's prompt would be lost when the shell sets up the terminal.
+        if input.is_some() && memchr::memmem::find(&news, b"# ").is_some() {
+            guest.vm().watch(input.take());
+        }
         if guest.vm().take_watched() {
-            let mut input = [0; 4096];
-            match stdin.lock().read(&mut input) {
-                Ok(count) if count > 0 => guest.vm().write(Channel::Console, &input[..count]),
+            let mut typed = [0; 4096];
+            match stdin.lock().read(&mut typed) {
+                Ok(count) if count > 0 => guest.vm().write(Channel::Console, &typed[..count]),
                 _ => {
                     guest.vm().watch(None);
                     // The end of a file, as a terminal says it.
