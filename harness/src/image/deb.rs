@@ -52,6 +52,8 @@ pub fn unpack(deb: &Path, dest: &Path, rules: &mut Rules<'_>, cancel: &Cancel) -
             return Err(broken(format!("`{}` is a hard link", path.display())));
         }
     }
+    // To the end, where the checksums are.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     for (path, _) in &links {
         fs::create_dir_all(path.parent().unwrap_or(dest))?;
     }
@@ -127,5 +129,117 @@ fn find_member(file: &mut impl Read, prefix: &str) -> io::Result<(String, u64)> 
         }
         // Members begin at even offsets.
         io::copy(&mut file.take(size.next_multiple_of(2)), &mut io::sink())?;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A package with these files (a leading `!` marks an executable) and links.
+    pub(in crate::image) fn package(path: &Path, files: &[(&str, &[u8])], links: &[(&str, &str)]) {
+        let mut tar = tar::Builder::new(Vec::new());
+        let header = |kind, size| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header
+        };
+        for (name, target) in links {
+            let mut header = header(tar::EntryType::Symlink, 0);
+            tar.append_link(&mut header, name, target).unwrap();
+        }
+        for (name, content) in files {
+            let mut header = header(tar::EntryType::Regular, content.len() as u64);
+            header.set_mode(if name.starts_with('!') { 0o755 } else { 0o644 });
+            tar.append_data(&mut header, name.trim_start_matches('!'), *content).unwrap();
+        }
+        let data = liblzma::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
+        let mut deb = b"!<arch>\n".to_vec();
+        for (name, content) in
+            [("debian-binary", &b"2.0"[..]), ("control.tar.gz", b"x"), ("data.tar.xz", &data)]
+        {
+            let header = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len());
+            deb.extend(header.as_bytes());
+            deb.extend(content);
+            deb.resize(deb.len().next_multiple_of(2), b'\n');
+        }
+        fs::write(path, deb).unwrap();
+    }
+
+    fn unpack_all(deb: &Path, dest: &Path) -> io::Result<()> {
+        let mut rules = Rules {
+            file: &mut |path, content| Ok(Some((path, content))),
+            link: &mut |path, target| Some((path, target)),
+        };
+        unpack(deb, dest, &mut rules, &Cancel::new().unwrap())
+    }
+
+    #[test]
+    fn files_and_links_are_unpacked_and_renamed_or_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (deb, dest) = (dir.path().join("p.deb"), dir.path().join("d"));
+        package(
+            &deb,
+            &[("./usr/a", b"1"), ("!usr/b/c", b"2"), ("etc/no", b"")],
+            &[("usr/l", "b/c"), ("x", "y")],
+        );
+        let mut rules = Rules {
+            file: &mut |path, content| {
+                Ok(path.strip_prefix("usr").ok().map(|path| (path.to_owned(), content)))
+            },
+            link: &mut |path, target| Some((path.strip_prefix("usr").ok()?.to_owned(), target)),
+        };
+        fs::create_dir(&dest).unwrap();
+        unpack(&deb, &dest, &mut rules, &Cancel::new().unwrap()).unwrap();
+        assert_eq!(fs::read(dest.join("l")).unwrap(), b"2");
+        let mode =
+            |name| std::os::unix::fs::MetadataExt::mode(&fs::metadata(dest.join(name)).unwrap()) & 0o777;
+        assert_eq!((mode("a"), mode("b/c")), (0o644, 0o755));
+        assert_eq!(fs::read_dir(&dest).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn nothing_is_written_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (deb, dest) = (dir.path().join("p.deb"), dir.path().join("d"));
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        package(&deb, &[("l/file", b"1")], &[("l", outside.to_str().unwrap()), ("l/link", "x")]);
+        fs::create_dir(&dest).unwrap();
+        assert!(unpack_all(&deb, &dest).is_err(), "a file below what is a link too");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        for path in ["../x", "/x", "a/../../x"] {
+            assert!(plain(Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_package_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = dir.path().join("p.deb");
+        package(&deb, &[("a", &[1; 10_000])], &[]);
+        let whole = fs::read(&deb).unwrap();
+        for end in (0..whole.len()).step_by(7) {
+            fs::write(&deb, &whole[..end]).unwrap();
+            assert!(unpack_all(&deb, dir.path()).is_err(), "cut at {end}");
+        }
+        fs::write(&deb, "?").unwrap();
+        let error = unpack_all(&deb, dir.path()).unwrap_err().to_string();
+        assert!(error.contains("p.deb` is no Debian package"), "{error}");
+    }
+
+    #[test]
+    fn cancelling_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = dir.path().join("p.deb");
+        package(&deb, &[("a", b"")], &[]);
+        let cancel = Cancel::new().unwrap();
+        cancel.cancel();
+        let mut rules = Rules { file: &mut |_, _| Ok(None), link: &mut |_, _| None };
+        assert_eq!(
+            unpack(&deb, dir.path(), &mut rules, &cancel).unwrap_err().kind(),
+            io::ErrorKind::Interrupted
+        );
     }
 }

@@ -138,3 +138,130 @@ fn legacy_image(image: &[u8], load: u32) -> Vec<u8> {
     file.extend_from_slice(image);
     file
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BANNER: &[u8] = b"....Linux version 6.1.0-50-armmp (someone@somewhere) (gcc) #1 SMP ....";
+
+    /// A 64-bit ELF file with nothing but a note segment.
+    fn vmlinux(note_type: u32) -> Vec<u8> {
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(64 + 56, 0);
+        let mut put = |offset: usize, bytes: &[u8]| elf[offset..offset + bytes.len()].copy_from_slice(bytes);
+        put(16, &[2, 0, 62, 0, 1]);
+        put(32, &64_u64.to_le_bytes());
+        put(52, &[64, 0, 56, 0, 1, 0]);
+        put(64, &4_u32.to_le_bytes());
+        put(64 + 8, &120_u64.to_le_bytes());
+        put(64 + 32, &20_u64.to_le_bytes());
+        put(64 + 48, &4_u64.to_le_bytes());
+        for number in [4, 4, note_type] {
+            elf.extend(u32::to_le_bytes(number));
+        }
+        elf.extend(b"Xen\0\x01\0\0\0");
+        elf.extend(BANNER);
+        elf
+    }
+
+    fn bzimage(payload: &[u8]) -> Vec<u8> {
+        let mut file = vec![0; 3 * 512];
+        let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
+        put(0x1f1, &[1]);
+        put(0x202, b"HdrS\x0f\x02");
+        put(0x248, &512_u32.to_le_bytes());
+        put(0x24c, &(payload.len() as u32 + 4).to_le_bytes());
+        file.extend(payload);
+        file.extend([0; 100]);
+        file
+    }
+
+    fn zimage(payload: &[u8]) -> Vec<u8> {
+        let mut file = vec![0; 0x24];
+        file.extend(0x016f_2818_u32.to_le_bytes());
+        file.resize(0x100, 0);
+        // Looks like LZMA, and is none.
+        file.extend(b"\x5d\0\0\0\x01");
+        file.extend(payload);
+        file
+    }
+
+    #[test]
+    fn a_bzimage_gives_its_vmlinux() {
+        let vmlinux = vmlinux(18);
+        for packed in
+            [zstd::encode_all(&vmlinux[..], 1).unwrap(), liblzma::encode_all(&vmlinux[..], 1).unwrap()]
+        {
+            assert_eq!(tune(&bzimage(&packed), None), Tuned::Made(vmlinux.clone()));
+        }
+        assert_eq!(release(&vmlinux).as_deref(), Some("6.1.0-50-armmp"));
+    }
+
+    #[test]
+    fn a_bzimage_that_qemu_would_not_start_so_stays() {
+        let other_note = zstd::encode_all(&vmlinux(17)[..], 1).unwrap();
+        let reason = "its kernel has no PVH entry (CONFIG_PVH)";
+        assert_eq!(tune(&bzimage(&other_note), None), Tuned::AsIs(reason));
+        assert_eq!(tune(&bzimage(b"no such compression"), None), Tuned::AsIs("its kernel is not found"));
+        let mut old = bzimage(&zstd::encode_all(&vmlinux(18)[..], 1).unwrap());
+        old[0x206] = 7;
+        assert_eq!(tune(&old, None), Tuned::AsIs("its kernel is not found"));
+    }
+
+    #[test]
+    fn a_zimage_gives_its_image_with_a_header() {
+        let file = zimage(&liblzma::encode_all(BANNER, 1).unwrap());
+        let Tuned::Made(made) = tune(&file, Some(0x4020_8000)) else { panic!("not made") };
+        assert_eq!(&made[64..], BANNER);
+        let number = |at: usize| u32::from_be_bytes(made[at..at + 4].try_into().unwrap());
+        assert_eq!((number(0), number(12) as usize), (0x2705_1956, BANNER.len()));
+        assert_eq!((number(16), number(20)), (0x4020_8000, 0x4020_8000));
+        assert_eq!(made[28..32], [5, 2, 2, 0]);
+        let mut header = made[..64].to_vec();
+        header[4..8].fill(0);
+        let mut crc = flate2::Crc::new();
+        crc.update(&header);
+        assert_eq!(number(4), crc.sum());
+        assert_eq!(tune(&file, None), Tuned::AsIs("the machine takes no raw image"));
+        assert_eq!(tune(&zimage(b"nothing"), Some(0)), Tuned::AsIs("its kernel is not found"));
+    }
+
+    #[test]
+    fn other_files_are_decompressed_or_stay() {
+        let mut image = vec![0; 0x38];
+        image.extend(b"ARM\x64");
+        assert_eq!(tune(&image, None), Tuned::AsIs("it is not compressed"));
+        assert_eq!(tune(&zstd::encode_all(&image[..], 1).unwrap(), None), Tuned::Made(image));
+        assert_eq!(tune(&vmlinux(18), None), Tuned::AsIs("it is not compressed"));
+        for unknown in [&b""[..], b"\x1f\x8b\x08", b"what is this?"] {
+            assert_eq!(tune(unknown, None), Tuned::AsIs("its format is not known"));
+        }
+    }
+
+    #[test]
+    fn a_release_is_a_word_after_the_banner() {
+        assert_eq!(release(b"Linux version %s (x) Linux version 5.10.0+ "), Some("5.10.0+".into()));
+        assert_eq!(release(b"Linux version "), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_files_make_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..700), at in 0..0x260_usize) {
+            let _ = tune(&bytes, Some(0));
+            let mut file = bzimage(&zstd::encode_all(&vmlinux(18)[..], 1).unwrap());
+            for (place, byte) in file.iter_mut().skip(at).zip(&bytes) {
+                *place = *byte;
+            }
+            file[0x202..0x206].copy_from_slice(b"HdrS");
+            let _ = tune(&file, None);
+            let mut elf = vmlinux(18);
+            for (place, byte) in elf.iter_mut().skip(at % 120).zip(&bytes) {
+                *place = *byte;
+            }
+            let _ = starts_by_pvh(&elf);
+        }
+    }
+}

@@ -409,14 +409,14 @@ impl Cache {
         Ok(Entry { path: path.to_owned(), _in_use: Arc::clone(&temp.dir) })
     }
 
-    /// Whether `error` comes from a full disk: it says so itself, or, as a program that was run told it in words,
-    /// there is next to nothing left.
+    /// Whether `error` comes from a full disk: it says so itself, or a program that was run does, in the words of the C
+    /// locale's `strerror(ENOSPC)`; or there is next to nothing left.
     fn is_full(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         let says_so = |error: &(dyn std::error::Error + 'static)| {
             use io::ErrorKind::{QuotaExceeded, StorageFull};
-            error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded))
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            matches!(kind, Some(StorageFull | QuotaExceeded))
+                || error.to_string().contains("No space left on device")
         };
         std::iter::successors(Some(error), |error| error.source()).any(says_so) || self.free() < 64 * 1024
     }

@@ -209,3 +209,130 @@ fn join(dir: &Path, target: &Path) -> Option<PathBuf> {
     }
     Some(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::deb::tests::package;
+
+    fn unpack(
+        layout: &Layout,
+        files: &[(&str, &[u8])],
+        links: &[(&str, &str)],
+        dest: &Path,
+    ) -> io::Result<()> {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = dir.path().join("p.deb");
+        package(&deb, files, links);
+        fs::create_dir_all(dest).unwrap();
+        layout.unpack(&deb, dest, &Cancel::new().unwrap())
+    }
+
+    fn read(path: PathBuf) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_has_its_parts_under_fixed_names() {
+        for (boot, modules) in [("vmlinuz", "lib/modules"), ("vmlinux", "usr/lib/modules")] {
+            let dir = tempfile::tempdir().unwrap();
+            let xz = liblzma::encode_all(&b"no ELF"[..], 1).unwrap();
+            let files: [(String, &[u8]); 7] = [
+                (format!("boot/{boot}-6.1.0-50-x"), b"boot"),
+                ("boot/config-6.1.0-50-x".into(), b"CONFIG_X=y"),
+                ("boot/System.map-6.1.0-50-x".into(), b"no"),
+                (format!("{modules}/6.1.0-50-x/kernel/a-b.ko"), b"no ELF"),
+                (format!("{modules}/6.1.0-50-x/kernel/c.ko.xz"), &xz),
+                (format!("{modules}/6.1.0-50-x/modules.builtin"), b"kernel/d.ko"),
+                ("usr/share/doc/x/copyright".into(), b"no"),
+            ];
+            let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+            unpack(&Layout::Kernel, &files, &[("lib/modules/6.1.0-50-x/build", "/usr/src/x")], dir.path())
+                .unwrap();
+            let in_dir = |name: &str| dir.path().join(name);
+            assert_eq!(read(in_dir("release")), "6.1.0-50-x");
+            assert_eq!(
+                (read(in_dir("kernel")), read(in_dir("config"))),
+                ("boot".into(), "CONFIG_X=y".into())
+            );
+            assert_eq!(read(in_dir("modules/modules.dep")), "kernel/a-b.ko.zst:\nkernel/c.ko.xz:\n");
+            let module = |name: &str| depmod::decompress(fs::read(in_dir(name)).unwrap()).unwrap();
+            assert_eq!(module("modules/kernel/a-b.ko.zst"), b"no ELF");
+            assert_eq!(module("modules/kernel/c.ko.xz"), b"no ELF");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let error =
+            unpack(&Layout::Kernel, &[("boot/config-1", b"")], &[], dir.path()).unwrap_err().to_string();
+        assert_eq!(error, "the package has no kernel");
+    }
+
+    #[test]
+    fn headers_lead_from_entry_to_entry() {
+        let root = tempfile::tempdir().unwrap();
+        let key = |name: &str| KeyBuilder::new(name).part("name", name).finish();
+        let (kbuild, common) = (key("kbuild"), key("common"));
+        let entry = |key: &Key| root.path().join(key.as_str());
+        let files: [(&str, &[u8]); 2] =
+            [("!usr/lib/linux-kbuild-6.1/scripts/x", b"script"), ("usr/share/doc/x", b"")];
+        unpack(
+            &Layout::Kbuild,
+            &files,
+            &[("usr/src/linux-kbuild-6.1", "../lib/linux-kbuild-6.1")],
+            &entry(&kbuild),
+        )
+        .unwrap();
+        let layout = Layout::Headers { kbuild: kbuild.clone(), common: None };
+        let files: [(&str, &[u8]); 5] = [
+            (
+                "usr/src/linux-headers-6.1.0-50-common/Makefile",
+                b"all:\n\t@cat $(dir $(lastword $(MAKEFILE_LIST)))/scripts/x\n",
+            ),
+            ("usr/src/linux-headers-6.1.0-50-common/arch/arm/Makefile", b"arm"),
+            ("usr/src/linux-headers-6.1.0-50-common/arch/ia64/Makefile", b""),
+            ("usr/src/linux-headers-6.1.0-50-common/include/dt-bindings/x.h", b""),
+            ("usr/src/linux-headers-6.1.0-50-common/include/linux/x.h", b"x"),
+        ];
+        let links = [
+            ("usr/src/linux-headers-6.1.0-50-common/scripts", "../../lib/linux-kbuild-6.1/scripts"),
+            ("usr/src/linux-headers-6.1.0-50-common/include/linux/l/y.h", "../x.h"),
+            ("usr/src/linux-headers-6.1.0-50-common/include/away", "/etc/passwd"),
+        ];
+        unpack(&layout, &files, &links, &entry(&common)).unwrap();
+        let in_common = |name: &str| entry(&common).join(name);
+        assert_eq!(read(in_common("scripts/x")), "script");
+        assert_eq!(read(in_common("include/linux/l/y.h")), "x");
+        assert!(in_common("arch/arm").exists());
+        for name in ["arch/ia64", "include/dt-bindings", "include/away"] {
+            assert!(fs::symlink_metadata(in_common(name)).is_err(), "{name}");
+        }
+        let layout = Layout::Headers { kbuild, common: Some(common) };
+        let files: [(&str, &[u8]); 3] = [
+            (
+                "usr/src/linux-headers-6.1.0-50-x/Makefile",
+                b"include /usr/src/linux-headers-6.1.0-50-common/Makefile\n",
+            ),
+            ("usr/src/linux-headers-6.1.0-50-x/include/config/auto.conf", b"x"),
+            ("usr/src/linux-headers-6.1.0-50-x/include/config/X", b""),
+        ];
+        let flavour = root.path().join("flavour");
+        unpack(&layout, &files, &[], &flavour).unwrap();
+        assert!(
+            flavour.join("include/config/auto.conf").exists() && !flavour.join("include/config/X").exists()
+        );
+        let mut make = crate::process::Command::new("make");
+        make.arg("-s").arg("-C").arg(&flavour);
+        assert_eq!(make.check(&Cancel::new().unwrap()).unwrap().stdout, b"script");
+        let files: [(&str, &[u8]); 1] = [("usr/src/linux-headers-6.1.0-50-x/Makefile", b"all:\n")];
+        assert!(unpack(&layout, &files, &[], &root.path().join("other")).is_err());
+    }
+
+    #[test]
+    fn busybox_is_found_in_either_place() {
+        for place in ["bin/busybox", "usr/bin/busybox"] {
+            let dir = tempfile::tempdir().unwrap();
+            unpack(&Layout::Busybox, &[(place, b"x"), ("usr/share/busybox", b"y")], &[], dir.path()).unwrap();
+            assert_eq!(read(dir.path().join("busybox")), "x");
+        }
+    }
+}
