@@ -17,7 +17,9 @@ use super::compress::{self, Format};
 pub enum Tuned {
     /// What to boot in its place.
     Made(Vec<u8>),
-    /// It is best booted as it is, for this reason.
+    /// It is not compressed: nothing starts faster.
+    Uncompressed,
+    /// It has to be booted as it is, for this reason.
     AsIs(&'static str),
 }
 
@@ -25,7 +27,7 @@ pub enum Tuned {
 /// one in a legacy U-Boot header.
 pub fn tune(file: &[u8], raw_load: Option<u32>) -> Tuned {
     if file.starts_with(elf::ELFMAG.as_slice()) || is_arm64_image(file) {
-        return Tuned::AsIs("it is not compressed");
+        return Tuned::Uncompressed;
     }
     if at(file, 0x202) == Some(*b"HdrS") {
         return match x86_payload(file).and_then(unpack) {
@@ -233,9 +235,9 @@ mod tests {
     fn other_files_are_decompressed_or_stay() {
         let mut image = vec![0; 0x38];
         image.extend(b"ARM\x64");
-        assert_eq!(tune(&image, None), Tuned::AsIs("it is not compressed"));
+        assert_eq!(tune(&image, None), Tuned::Uncompressed);
         assert_eq!(tune(&zstd::encode_all(&image[..], 1).unwrap(), None), Tuned::Made(image));
-        assert_eq!(tune(&vmlinux(18), None), Tuned::AsIs("it is not compressed"));
+        assert_eq!(tune(&vmlinux(18), None), Tuned::Uncompressed);
         for unknown in [&b""[..], b"\x1f\x8b\x08", b"what is this?"] {
             assert_eq!(tune(unknown, None), Tuned::AsIs("its format is not known"));
         }

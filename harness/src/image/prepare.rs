@@ -16,7 +16,7 @@ use super::spec::{self, ImageSpec, KernelSource, UserlandSource};
 use crate::arch::Arch;
 use crate::guest::{agent, initramfs};
 use crate::process::{self, Command};
-use crate::work::{Cancel, Watch, Work};
+use crate::work::{Cancel, Watch, Work, WorkEvent};
 
 /// How an image could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -226,8 +226,11 @@ impl Step<'_> {
                 Work::begin(self.watch, format!("take the kernel for {} out of its boot file", self.arch));
             match kernel::tune(&fs::read(kernel.join("kernel"))?, self.arch.raw_image_load) {
                 Tuned::Made(bytes) => fs::write(dir.join("kernel"), bytes)?,
-                // The file that it came in serves as well.
-                Tuned::AsIs(_) => {}
+                Tuned::Uncompressed => {}
+                Tuned::AsIs(reason) => self.watch.work(WorkEvent::Warning(format!(
+                    "the kernel for {} is booted from the file it came in: {reason}",
+                    self.arch
+                ))),
             }
             Ok(())
         })

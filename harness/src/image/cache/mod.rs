@@ -38,24 +38,24 @@ const TMP: &str = "tmp";
 /// How the cache itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk is full.
+    /// The disk is full, or about to be.
     #[error(
-        "no space left for `{label}` in the cache `{root}`: {written} MiB of it were written, {free} MiB are free\n\
+        "no space left for `{label}` in the cache `{root}`: it takes {takes} MiB or more, {free} MiB are free\n\
          free some space, or run `kmodlab image clean`",
-        root = root.display(), written = written >> 20, free = free >> 20
+        root = root.display(), takes = takes >> 20, free = free >> 20
     )]
     NoSpace {
-        /// The entry's label.
+        /// What was to be made.
         label: String,
         /// The root of the cache.
         root: PathBuf,
-        /// Bytes of the entry that had been written.
-        written: u64,
+        /// Bytes that it takes: what is known to be needed, or what had been written.
+        takes: u64,
         /// Bytes free where the cache is.
         free: u64,
-        /// What met the full disk.
+        /// What met the full disk, unless it was foreseen.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// The cache itself could not be read or written.
     #[error("the cache cannot be used")]
@@ -249,6 +249,23 @@ impl Cache {
         Scratch::new(&self.root.join(TMP))
     }
 
+    /// Makes sure that there is room for something that takes so many bytes, for makers that run programs which do not
+    /// cope with a full disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`] where there is not.
+    pub fn require(&self, label: &str, bytes: u64) -> Result<(), Error> {
+        let free = self.free();
+        match free >= bytes {
+            true => Ok(()),
+            false => {
+                let (label, root) = (label.to_owned(), self.root.clone());
+                Err(Error::NoSpace { label, root, takes: bytes, free, source: None })
+            }
+        }
+    }
+
     /// Every entry, by kind and label.
     ///
     /// # Errors
@@ -434,9 +451,9 @@ impl Cache {
         Error::NoSpace {
             label: key.label().to_owned(),
             root: self.root.clone(),
-            written: tree::disk_usage(&temp.path).unwrap_or(0),
+            takes: tree::disk_usage(&temp.path).unwrap_or(0),
             free: self.free(),
-            source: Box::new(source),
+            source: Some(Box::new(source)),
         }
     }
 

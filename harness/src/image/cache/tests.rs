@@ -306,7 +306,18 @@ fn a_full_disk_says_where_and_what_to_do() {
     let error = f.cache.entry("kind", &key("a"), &f.cancel, full).unwrap_err();
     assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
     let text = error.to_string();
-    let start = format!("no space left for `a` in the cache `{}`: 3 MiB", f.cache.root().display());
+    let start = format!(
+        "no space left for `a` in the cache `{}`: it takes 3 MiB or more, ",
+        f.cache.root().display()
+    );
     assert!(text.starts_with(&start) && text.contains("`kmodlab image clean`"), "{text}");
     assert_eq!(f.leftovers(), 0);
+}
+
+#[test]
+fn room_that_is_not_there_is_told_beforehand() {
+    let f = fixture();
+    f.cache.require("something", 1).unwrap();
+    let error = f.cache.require("something", u64::MAX).unwrap_err().to_string();
+    assert!(error.starts_with("no space left for `something`"), "{error}");
 }

@@ -5,14 +5,22 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Error, MIRROR, Package};
 use crate::image::cache::{Cache, Scratch, sha256_file};
 use crate::process::{self, Command};
 use crate::work::{Cancel, Watch, Work};
+
+/// An index takes so much, with apt's cache of it. Where apt-get meets a full disk it may wait for ever.
+const INDEX_BYTES: u64 = 128 << 20;
+/// A package, and what is unpacked from it, come to so many times its size.
+const UNPACKED: u64 = 4;
+/// How long apt may make no progress; its own time limits are shorter.
+const STALLED: Duration = Duration::from_secs(180);
 
 /// Debian's keys, from the package `debian-archive-keyring`.
 /// The keys that the archive signs its indexes with, as the package `debian-archive-keyring` has them.
@@ -20,6 +28,7 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One suite of the archive, for an architecture and the host's own, its index fetched.
 pub(super) struct Archive<'a> {
+    cache: Cache,
     dir: Scratch,
     suite: String,
     watch: &'a dyn Watch,
@@ -45,6 +54,8 @@ impl<'a> Archive<'a> {
         if !Path::new(KEYRING).exists() {
             return Err(Error::NoKeyring { path: KEYRING });
         }
+        let label = format!("Debian's index of {suite} for {}", architectures.join(", "));
+        cache.require(&label, INDEX_BYTES * architectures.len() as u64)?;
         let dir = cache.scratch()?;
         for sub in
             ["lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d"]
@@ -55,12 +66,11 @@ impl<'a> Archive<'a> {
         let source = format!("deb [signed-by={KEYRING} targets=Packages] {mirror} {suite} main\n");
         fs::write(dir.join("etc/sources.list"), source)?;
         fs::write(dir.join("apt.conf"), configuration(&dir, architectures)?)?;
-        let archive = Archive { dir, suite: suite.to_owned(), watch, cancel };
-        let work =
-            Work::begin(watch, format!("update Debian's index of {suite} for {}", architectures.join(", ")));
+        let archive = Archive { cache: cache.clone(), dir, suite: suite.to_owned(), watch, cancel };
+        let _work = Work::begin(watch, format!("update {label}"));
         let mut update = archive.command("apt-get");
         update.arg("update");
-        archive.run(update, &work, 100)?;
+        archive.run(update, &|_| ())?;
         Ok(archive)
     }
 
@@ -91,11 +101,12 @@ impl<'a> Archive<'a> {
 
     /// Downloads a package into an empty directory, and checks it.
     pub(super) fn download(&self, package: &Package, dir: &Path) -> Result<PathBuf, Error> {
+        self.cache.require(&package.to_string(), package.size.saturating_mul(UNPACKED))?;
         let work = Work::begin(self.watch, format!("download {} {}", package.name, package.architecture));
         let mut command = self.command("apt-get");
         let Package { name, version, architecture, .. } = package;
         command.arg("download").arg(format!("{name}:{architecture}={version}")).dir(dir);
-        self.run(command, &work, package.size)?;
+        self.run(command, &|part| work.progress((package.size as f64 * part) as u64, package.size))?;
         let file = fs::read_dir(dir)?.next().transpose()?.map(|entry| entry.path());
         match file {
             Some(file) if sha256_file(&file)? == package.sha256 => Ok(file),
@@ -103,18 +114,22 @@ impl<'a> Archive<'a> {
         }
     }
 
-    /// Runs apt-get to its end. Its progress, in per cent, is told as that much of `total` bytes.
-    fn run(&self, mut command: Command, work: &Work<'_>, total: u64) -> Result<(), Error> {
+    /// Runs apt-get to its end; `progress` is told how much of the work is done, from 0 to 1.
+    fn run(&self, mut command: Command, progress: &dyn Fn(f64)) -> Result<(), Error> {
         command.args(["-o", "APT::Status-Fd=1"]);
         let line = command.line();
         let errors = self.dir.join("errors");
         let mut process =
             command.spawn(Stdio::piped(), Stdio::from(fs::File::create(&errors)?.into_file()))?;
         if let Some(out) = process.take_stdout() {
+            let mut last = None;
             read_lines(fs::File::from_parts(out.into(), "apt-get"), self.cancel, &mut |line| {
-                if let Some(percent) = percent(line) {
-                    work.progress((total as f64 * percent / 100.0) as u64, total);
-                }
+                let Some(percent) = percent(line).filter(|percent| last != Some(*percent)) else {
+                    return false;
+                };
+                last = Some(percent);
+                progress(percent / 100.0);
+                true
             })?;
         }
         let status = process.wait()?;
@@ -126,23 +141,20 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Calls `line` with each line that comes, until the end.
-fn read_lines(mut from: fs::File, cancel: &Cancel, line: &mut dyn FnMut(&str)) -> Result<(), Error> {
+/// Calls `line` with each line that comes, until the end. It says whether the line shows progress.
+fn read_lines(mut from: fs::File, cancel: &Cancel, line: &mut dyn FnMut(&str) -> bool) -> Result<(), Error> {
     let mut pending = Vec::new();
+    let mut last_progress = Instant::now();
     loop {
-        let cancelled = {
-            let mut fds = [
-                PollFd::from_borrowed_fd(cancel.fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Err(rustix::io::Errno::INTR) => continue,
-                result => result.map_err(io::Error::from)?,
-            };
-            !fds[0].revents().is_empty()
-        };
+        if last_progress.elapsed() >= STALLED {
+            return Err(Error::Stalled { seconds: STALLED.as_secs() });
+        }
+        let (cancelled, ready) = wait(&from, cancel)?;
         if cancelled {
             return Err(process::Error::Cancelled.into());
+        }
+        if !ready {
+            continue;
         }
         let mut buffer = [0; 4096];
         let count = io::Read::read(&mut from, &mut buffer)?;
@@ -152,7 +164,26 @@ fn read_lines(mut from: fs::File, cancel: &Cancel, line: &mut dyn FnMut(&str)) -
         pending.extend_from_slice(buffer.get(..count).unwrap_or_default());
         while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
             let text: Vec<u8> = pending.drain(..=end).collect();
-            line(String::from_utf8_lossy(&text).trim_end());
+            if line(String::from_utf8_lossy(&text).trim_end()) {
+                last_progress = Instant::now();
+            }
+        }
+    }
+}
+
+/// Waits for some seconds at most: whether the request to stop came, and whether there is something to read.
+fn wait(from: &fs::File, cancel: &Cancel) -> io::Result<(bool, bool)> {
+    let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
+    let mut fds = [
+        PollFd::from_borrowed_fd(cancel.fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN),
+    ];
+    match poll(&mut fds, Some(&timeout)) {
+        Err(rustix::io::Errno::INTR) => Ok((false, false)),
+        Err(errno) => Err(errno.into()),
+        Ok(_) => {
+            let [cancelled, ready] = fds.map(|fd| !fd.revents().is_empty());
+            Ok((cancelled, ready))
         }
     }
 }

@@ -100,6 +100,14 @@ pub enum Error {
         "Debian's packages cannot be fetched\nis the network there? `{MIRROR}` can name another mirror\n{0}"
     )]
     Apt(#[source] process::Error),
+    /// apt does nothing any more.
+    #[error(
+        "apt-get has made no progress for {seconds} s\nis the network there? `{MIRROR}` can name another mirror"
+    )]
+    Stalled {
+        /// For how long.
+        seconds: u64,
+    },
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] cache::Error),
