@@ -367,3 +367,78 @@ fn key(package: &Package, layout: &Layout) -> Key {
 fn broken_record() -> Error {
     Error::Io(io::Error::other("the record of resolved packages is of another kind"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Warnings(Mutex<Vec<String>>);
+
+    impl Watch for Warnings {
+        fn work(&self, event: WorkEvent) {
+            if let WorkEvent::Warning(text) = event {
+                self.0.lock().unwrap().push(text);
+            }
+        }
+    }
+
+    /// Resolves to version 1 at first and 2 afterwards; `there` says which versions can be unpacked.
+    fn run(there: &[&str], known: bool) -> (Result<String, Error>, u32, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let warnings = Arc::new(Warnings::default());
+        let cache = Cache::open(Some(dir.path()), warnings.clone()).unwrap();
+        let cancel = Cancel::new().unwrap();
+        let debian = Debian::new(&cache, "arm".parse().unwrap(), &*warnings, &cancel);
+        let key = KeyBuilder::new("source").finish();
+        let resolved = Cell::new(0);
+        let resolve = || {
+            resolved.set(resolved.get() + 1);
+            let version = resolved.get().to_string();
+            Ok(vec![Package {
+                name: "p".into(),
+                version,
+                architecture: "all".into(),
+                sha256: String::new(),
+                size: 1,
+            }])
+        };
+        if known {
+            debian.packages(&key, resolve).unwrap();
+        }
+        let unpack = |packages: &[Package]| match there.contains(&packages[0].version.as_str()) {
+            true => Ok(packages[0].version.clone()),
+            false => {
+                Err(Error::NoPackage { package: "p".into(), architecture: "all".into(), suite: "s".into() })
+            }
+        };
+        let result = debian.resolved("s", &key, resolve, unpack);
+        let warnings = warnings.0.lock().unwrap().clone();
+        (result, resolved.get(), warnings)
+    }
+
+    #[test]
+    fn what_was_resolved_stays_so() {
+        let (result, resolved, warnings) = run(&["1", "2"], true);
+        assert_eq!((result.unwrap().as_str(), resolved, warnings.len()), ("1", 1, 0));
+    }
+
+    #[test]
+    fn a_version_that_is_gone_has_a_successor() {
+        let (result, resolved, warnings) = run(&["2"], true);
+        assert_eq!((result.unwrap().as_str(), resolved), ("2", 2));
+        assert_eq!(warnings, ["`p` is gone from Debian's s and from the cache: its successor is taken"]);
+    }
+
+    #[test]
+    fn a_version_that_was_never_there_is_an_error() {
+        let (result, resolved, _) = run(&[], false);
+        assert_eq!(
+            (result.unwrap_err().to_string().as_str(), resolved),
+            ("Debian's s has no `p` for all", 1)
+        );
+    }
+}
