@@ -1,7 +1,7 @@
 //! Kernels and userland of Debian's.
 //!
 //! What an image file asks for is resolved once to packages of exact versions, which is recorded; from then on the cache
-//! serves, without the network. Each package is unpacked into a cache entry of its own, for a use: see [`Layout`].
+//! serves, without the network. Each package is unpacked into a cache entry of its own, for a use: see `unpack.rs`.
 
 mod apt;
 mod unpack;
