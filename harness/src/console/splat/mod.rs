@@ -190,14 +190,15 @@ enum Taken {
 
 impl Open {
     fn take(&mut self, text: &str) -> Taken {
+        let ends_quietly = matches!(self.end, End::Trace | End::Traces);
         if let Some(start) = rules::start(text) {
             if !rules::belongs(self.splat.kind, start.kind) {
-                return if self.end == End::Trace && self.in_trace { Taken::NotMine } else { Taken::Another };
+                return if ends_quietly && self.in_trace { Taken::NotMine } else { Taken::Another };
             }
-            self.title.also(&start.what);
+            self.title.also(start.what);
             self.splat.title = self.title.title();
         }
-        if self.end == End::Trace && self.in_trace && !rules::continues_trace(text) {
+        if ends_quietly && self.in_trace && !rules::continues_trace(text) {
             return Taken::NotMine;
         }
         self.in_trace |= rules::is_stack_entry(text);

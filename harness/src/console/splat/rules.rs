@@ -16,6 +16,8 @@ pub(super) enum End {
     Rule,
     /// After its stack trace.
     Trace,
+    /// After its stack traces, of which it may have several.
+    Traces,
 }
 
 impl End {
@@ -26,6 +28,7 @@ impl End {
             End::Panic => text.starts_with("---[ end Kernel panic") || text.starts_with("Rebooting in "),
             End::Rule => is_rule(text) || text.starts_with("---[ end trace"),
             End::Trace => text.starts_with("---[ end trace") || text.trim_ascii_start() == "</TASK>",
+            End::Traces => false,
         }
     }
 }
@@ -58,18 +61,20 @@ const STARTS: &[(&str, SplatKind, &str)] = &[
     ("divide error: ", SplatKind::Oops, "divide error"),
     ("stack segment: ", SplatKind::Oops, "stack segment fault"),
     ("int3: ", SplatKind::Oops, "int3"),
-    ("kernel tried to execute NX-protected page", SplatKind::Oops, "execution of data"),
+    ("kernel tried to execute NX-protected page", SplatKind::Oops, EXECUTION),
     // arm, arm64, riscv, s390, sparc64
     ("Unable to handle kernel NULL pointer dereference", SplatKind::Oops, NULL),
     ("Unable to handle kernel access to user memory", SplatKind::Oops, "access to user memory"),
     ("Unable to handle kernel ", SplatKind::Oops, PAGE_FAULT),
     ("Unhandled fault: ", SplatKind::Oops, "unhandled fault"),
+    ("Unhandled prefetch abort: ", SplatKind::Oops, "unhandled fault"),
     ("Internal error: ", SplatKind::Oops, "internal error"),
     // powerpc
     ("BUG: Kernel NULL pointer dereference", SplatKind::Oops, NULL),
+    ("BUG: Unable to handle kernel instruction fetch (NULL pointer?)", SplatKind::Oops, NULL),
     ("BUG: Unable to handle kernel ", SplatKind::Oops, PAGE_FAULT),
     ("Kernel attempted to ", SplatKind::Oops, PAGE_FAULT),
-    ("kernel tried to execute ", SplatKind::Oops, "execution of data"),
+    ("kernel tried to execute ", SplatKind::Oops, EXECUTION),
     ("Oops: ", SplatKind::Oops, "oops"),
     ("Oops [#", SplatKind::Oops, "oops"),
     ("Oops[#", SplatKind::Oops, "oops"),
@@ -119,6 +124,7 @@ const STARTS: &[(&str, SplatKind, &str)] = &[
 ];
 
 pub(super) const PAGE_FAULT: &str = "page fault";
+pub(super) const EXECUTION: &str = "execution of data";
 const NULL: &str = "NULL pointer dereference";
 const SUSPICIOUS_RCU: &str = "suspicious RCU usage";
 
@@ -142,7 +148,7 @@ pub(super) fn start(text: &str) -> Option<Start> {
     }
     if is_rcu_stall(text) {
         let what = "RCU stall".to_owned();
-        return Some(Start { kind: SplatKind::RcuStall, end: End::Trace, what, function: None });
+        return Some(Start { kind: SplatKind::RcuStall, end: End::Traces, what, function: None });
     }
     let (prefix, kind, what) = STARTS.iter().find(|(prefix, ..)| text.starts_with(prefix))?;
     if *prefix == "watchdog: CPU " && !text.to_ascii_lowercase().contains("hard lockup") {
@@ -156,6 +162,11 @@ pub(super) fn start(text: &str) -> Option<Start> {
         }
         _ => End::Trace,
     };
+    // arm, where user space is a domain of its own: `page domain fault (0x81b) at 0x00000000`.
+    let is_null = text
+        .rsplit_once(" at 0x")
+        .is_some_and(|(_, address)| matches!(u64::from_str_radix(address, 16), Ok(0..4096)));
+    let what = if prefix.starts_with("Unhandled ") && is_null { NULL } else { what };
     let (what, function) = match what.strip_suffix('*') {
         Some(what) => {
             let (rest, function) = super::title::finding(text.strip_prefix(prefix).unwrap_or(""));

@@ -214,3 +214,45 @@ proptest! {
         }
     }
 }
+
+/// A report in a line of an `.expect` file.
+fn summary(splat: &Splat) -> String {
+    let kind = serde_json::to_value(splat.kind).unwrap();
+    let whereabouts = [
+        splat.cpu.map(|cpu| format!("cpu {cpu}")),
+        splat.pid.map(|pid| format!("pid {pid}")),
+        splat.comm.clone(),
+        (!splat.complete).then(|| "incomplete".to_owned()),
+    ];
+    let whereabouts: Vec<_> = whereabouts.into_iter().flatten().collect();
+    let (title, lines) = (&splat.title, splat.lines.len());
+    format!("{}: {title} [{}; {lines} lines]\n", kind.as_str().unwrap(), whereabouts.join(", "))
+}
+
+/// Every log of the corpus against what is expected beside it; `KMODLAB_BLESS=1` writes the expectations anew.
+#[test]
+fn corpus() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/console");
+    let bless = std::env::var_os("KMODLAB_BLESS").is_some_and(|value| value == "1");
+    let (mut logs, mut wrong) = (0, Vec::new());
+    for entry in fs_err::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
+        logs += 1;
+        let log = fs_err::read_to_string(&path).unwrap();
+        let found: String = splats(&log).iter().map(summary).collect();
+        let expectation = path.with_extension("expect");
+        if bless {
+            fs_err::write(&expectation, found).unwrap();
+        } else {
+            let expected = fs_err::read_to_string(&expectation).unwrap();
+            if expected != found {
+                wrong.push(format!("{}\nexpected:\n{expected}found:\n{found}", path.display()));
+            }
+        }
+    }
+    assert!(logs > 0, "no logs in {}", folder.display());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

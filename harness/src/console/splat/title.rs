@@ -1,7 +1,7 @@
 //! Titles that are the same in every run.
 
 use super::SplatKind;
-use super::rules::Start;
+use super::rules::{EXECUTION, PAGE_FAULT, Start};
 
 /// Makes a title as the lines of a report come.
 #[derive(Debug)]
@@ -22,9 +22,9 @@ impl Builder {
     }
 
     /// Takes another line that could have been the first, and may say more exactly what is wrong.
-    pub(super) fn also(&mut self, what: &str) {
-        if self.what == super::rules::PAGE_FAULT {
-            what.clone_into(&mut self.what);
+    pub(super) fn also(&mut self, what: String) {
+        if exactness(&what) > exactness(&self.what) {
+            self.what = what;
         }
     }
 
@@ -41,6 +41,7 @@ impl Builder {
         if self.function.is_none()
             && super::rules::is_stack_entry(text)
             && !text.trim_ascii_start().starts_with('?')
+            && !text.ends_with("(unreliable)")
         {
             self.function = entry(text).filter(|name| !is_scenery(name));
             return self.function.is_some();
@@ -54,6 +55,15 @@ impl Builder {
             (None, Some(file)) => format!("{} at {file}", self.what),
             (None, None) => self.what.clone(),
         }
+    }
+}
+
+/// How much is said of what is wrong with a fault.
+fn exactness(what: &str) -> u8 {
+    match what {
+        "oops" | "internal error" | "unhandled fault" => 0,
+        PAGE_FAULT | EXECUTION => 1,
+        _ => 2,
     }
 }
 
@@ -80,6 +90,23 @@ fn is_scenery(name: &str) -> bool {
         "preempt_schedule",
         "context_switch",
         "__cond_resched",
+        "wait_for_completion",
+        "__wait_for_common",
+        "mutex_lock",
+        "mutex_lock_interruptible",
+        "mutex_lock_killable",
+        "__mutex_lock",
+        "__mutex_lock_slowpath",
+        "down",
+        "__down",
+        "__down_common",
+        "down_read",
+        "down_write",
+        "rwsem_down_read_slowpath",
+        "rwsem_down_write_slowpath",
+        "synchronize_rcu",
+        "__wait_rcu_gp",
+        "msleep",
     ];
     NAMES.contains(&name)
         || ["dump_stack", "dump_backtrace", "__might_", "___might_"].iter().any(|p| name.starts_with(p))
@@ -89,7 +116,8 @@ fn is_scenery(name: &str) -> bool {
 fn entry(text: &str) -> Option<String> {
     match text.split_once(" from ") {
         Some((name, _)) => {
-            let name = name.split_ascii_whitespace().next_back()?;
+            // Before 5.18, ` [<c010f3a8>] (func) from [<c010a1c4>] (caller+0x1/0x2)`; then ` func [mod] from …`.
+            let name = name.split_ascii_whitespace().find(|word| !word.starts_with('['))?;
             Some(plain(name.trim_matches(['(', ')'])).to_owned())
         }
         None => function(text),
