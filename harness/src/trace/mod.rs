@@ -7,6 +7,7 @@
 mod event;
 mod format;
 mod kprobes;
+pub mod ledger;
 mod module_list;
 mod stream;
 mod text;
@@ -36,3 +37,6 @@ impl UnreadableLine {
         UnreadableLine { list, line: index + 1, text: text.chars().take(200).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

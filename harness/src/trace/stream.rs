@@ -9,7 +9,7 @@ use super::text::{Context, EventRef, Line, Lost, parse_line};
 use crate::console::lines::Lines;
 
 /// No entry of the kernel's is longer: it prints each through a `trace_seq` of a page, at most 64 KiB.
-const MAX_LINE: usize = 64 * 1024;
+pub(super) const MAX_LINE: usize = 64 * 1024;
 /// The kernel's own limit is PERF_MAX_STACK_DEPTH, 127, by default.
 const MAX_STACK: usize = 1024;
 /// How many later events an event waits for its stack. The stack is recorded right after its event; only other cpus,
@@ -33,7 +33,33 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Assembler {
     lines: Lines,
-    events: Events,
+    matcher: Matcher<Item>,
+    owned: Owned,
+}
+
+#[derive(Debug)]
+struct Owned {
+    wanted: fn(&EventRef<'_>) -> bool,
+}
+
+impl Collect for Owned {
+    type Item = Item;
+
+    fn event(&mut self, event: &EventRef<'_>) -> Option<Item> {
+        (self.wanted)(event).then(|| Item::Event((*event).into()))
+    }
+
+    fn entry(&mut self, item: &mut Item, entry: &str) {
+        if let Item::Event(event) = item
+            && event.stack.len() < MAX_STACK
+        {
+            event.stack.push(entry.to_owned());
+        }
+    }
+
+    fn lost(&mut self, lost: Lost) -> Item {
+        Item::Lost(lost)
+    }
 }
 
 impl Default for Assembler {
@@ -50,26 +76,25 @@ impl Assembler {
 
     /// Takes the events that `wanted` picks, with their stacks, at little cost for the others.
     pub fn only(wanted: fn(&EventRef<'_>) -> bool) -> Self {
-        Assembler { lines: Lines::new(MAX_LINE), events: Events::new(wanted) }
+        Assembler { lines: Lines::new(MAX_LINE), matcher: Matcher::default(), owned: Owned { wanted } }
     }
 
     /// Takes text in chunks of any size. Bytes that are not UTF-8 become replacement characters.
     pub fn push(&mut self, bytes: &[u8]) {
-        let events = &mut self.events;
-        self.lines.push(bytes, |line| events.line(line));
+        let (matcher, owned) = (&mut self.matcher, &mut self.owned);
+        self.lines.push(bytes, |line| matcher.line(&parse_line(line), owned));
     }
 
     /// Takes a line, of a text that is already cut into lines.
     pub fn push_line(&mut self, line: &str) {
-        self.events.line(line);
+        self.matcher.line(&parse_line(line), &mut self.owned);
     }
 
     /// Says that no more is to come, or not soon: every event is complete as it is.
     pub fn finish(&mut self) {
-        let events = &mut self.events;
-        self.lines.finish(|line| events.line(line));
-        self.events.close(|_| true);
-        self.events.stack_of = None;
+        let (matcher, owned) = (&mut self.matcher, &mut self.owned);
+        self.lines.finish(|line| matcher.line(&parse_line(line), owned));
+        self.matcher.finish();
     }
 }
 
@@ -78,17 +103,29 @@ impl Iterator for Assembler {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
-        self.events.done.pop_front()
+        self.matcher.done.pop_front()
     }
 }
 
+/// What is made of events and their stacks.
+pub(super) trait Collect {
+    /// What an event becomes.
+    type Item;
+    /// An event; None if it is not wanted, and then neither is its stack.
+    fn event(&mut self, event: &EventRef<'_>) -> Option<Self::Item>;
+    /// An entry of the stack of an event that was wanted.
+    fn entry(&mut self, item: &mut Self::Item, entry: &str);
+    /// Events were lost.
+    fn lost(&mut self, lost: Lost) -> Self::Item;
+}
+
+/// Brings stacks to their events.
 #[derive(Debug)]
-struct Events {
-    wanted: fn(&EventRef<'_>) -> bool,
+pub(super) struct Matcher<T> {
     /// What is complete.
-    done: VecDeque<Item>,
+    pub(super) done: VecDeque<T>,
     /// From the first event that a stack may still come for. Never longer than `WAIT` events and the gaps between.
-    queue: VecDeque<Slot>,
+    queue: VecDeque<Slot<T>>,
     /// Events seen, wanted or not.
     seen: u64,
     /// The event that the stack being read belongs to, by its number.
@@ -96,75 +133,89 @@ struct Events {
 }
 
 #[derive(Debug)]
-struct Slot {
-    item: Item,
+struct Slot<T> {
+    item: T,
+    cpu: u32,
+    pid: i32,
     /// Whether a stack may still come.
     open: bool,
     /// Which event it is, counted as in `seen`.
     number: u64,
 }
 
-impl Slot {
-    fn is_of(&self, cpu: u32, pid: i32) -> bool {
-        matches!(&self.item, Item::Event(event) if event.cpu == cpu && event.pid == pid)
+impl<T> Default for Matcher<T> {
+    fn default() -> Self {
+        Matcher { done: VecDeque::new(), queue: VecDeque::new(), seen: 0, stack_of: None }
     }
 }
 
-impl Events {
-    fn new(wanted: fn(&EventRef<'_>) -> bool) -> Self {
-        Events { wanted, done: VecDeque::new(), queue: VecDeque::new(), seen: 0, stack_of: None }
-    }
-
-    fn line(&mut self, line: &str) {
-        let line = parse_line(line);
+impl<T> Matcher<T> {
+    /// Takes a line.
+    pub(super) fn line(&mut self, line: &Line<'_>, collect: &mut impl Collect<Item = T>) {
         if let Line::StackEntry(entry) = line {
-            self.entry(entry);
+            self.entry(entry, collect);
             return;
         }
         if let Some(number) = self.stack_of.take() {
             self.close(|slot| slot.number == number);
         }
         match line {
-            Line::Event(event) => self.event(event),
-            Line::StackStart { context, user: false } => self.stack(context),
+            Line::Event(event) => self.event(event, collect),
+            Line::StackStart { context, user: false, first } => {
+                self.stack(context);
+                if let Some(first) = first {
+                    self.entry(first, collect);
+                }
+            }
             Line::Lost(lost) => {
                 // The events after the gap are not those before it.
-                self.close(|slot| matches!(&slot.item, Item::Event(event) if event.cpu == lost.cpu));
-                self.queue.push_back(Slot { item: Item::Lost(lost), open: false, number: self.seen });
+                self.close(|slot| slot.cpu == lost.cpu);
+                let item = collect.lost(*lost);
+                let (cpu, number) = (lost.cpu, self.seen);
+                self.queue.push_back(Slot { item, cpu, pid: 0, open: false, number });
                 self.settle();
             }
+            // The stack of user space, if recorded, stands between an event and its kernel stack.
             Line::StackStart { user: true, .. } | Line::StackEntry(_) | Line::Comment(_) | Line::Other => {}
         }
     }
 
-    fn event(&mut self, event: EventRef<'_>) {
+    /// Nothing is to come, or not soon.
+    pub(super) fn finish(&mut self) {
+        self.close(|_| true);
+        self.stack_of = None;
+    }
+
+    fn event(&mut self, event: &EventRef<'_>, collect: &mut impl Collect<Item = T>) {
         self.seen += 1;
+        let Context { cpu, pid, .. } = event.context;
         if !self.queue.is_empty() {
-            let Context { cpu, pid, .. } = event.context;
             let seen = self.seen;
-            self.close(|slot| slot.is_of(cpu, pid) || slot.number + WAIT < seen);
+            self.close(|slot| slot.cpu == cpu && slot.pid == pid || slot.number + WAIT < seen);
         }
-        if (self.wanted)(&event) {
-            self.queue.push_back(Slot { item: Item::Event(event.into()), open: true, number: self.seen });
+        if let Some(item) = collect.event(event) {
+            self.queue.push_back(Slot { item, cpu, pid, open: true, number: self.seen });
         }
     }
 
-    fn stack(&mut self, context: Context<'_>) {
-        let owner = self.queue.iter().rev().find(|slot| slot.open && slot.is_of(context.cpu, context.pid));
-        self.stack_of = owner.map(|slot| slot.number);
+    fn stack(&mut self, context: &Context<'_>) {
+        let is_owner = |slot: &&Slot<T>| slot.open && slot.cpu == context.cpu && slot.pid == context.pid;
+        self.stack_of = self.queue.iter().rev().find(is_owner).map(|slot| slot.number);
     }
 
-    fn entry(&mut self, entry: &str) {
+    fn entry(&mut self, entry: &str, collect: &mut impl Collect<Item = T>) {
         let Some(number) = self.stack_of else { return };
+        // trace-cmd fills a short stack up.
+        if entry == "0x0" {
+            return;
+        }
         let owner = self.queue.iter_mut().rev().find(|slot| slot.open && slot.number == number);
-        if let Some(Slot { item: Item::Event(event), .. }) = owner
-            && event.stack.len() < MAX_STACK
-        {
-            event.stack.push(entry.to_owned());
+        if let Some(slot) = owner {
+            collect.entry(&mut slot.item, entry);
         }
     }
 
-    fn close(&mut self, which: impl Fn(&Slot) -> bool) {
+    fn close(&mut self, which: impl Fn(&Slot<T>) -> bool) {
         for slot in self.queue.iter_mut().filter(|slot| slot.open) {
             if which(slot) {
                 slot.open = false;

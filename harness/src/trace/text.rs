@@ -63,6 +63,8 @@ pub enum Line<'a> {
         context: Context<'a>,
         /// Whether it is a `<user stack trace>`.
         user: bool,
+        /// The first entry, which trace-cmd prints in the same line.
+        first: Option<&'a str>,
     },
     /// One function of a stack, innermost first: what stands after `=>`.
     StackEntry(&'a str),
@@ -128,8 +130,8 @@ fn event_line(line: &str) -> Line<'_> {
     let rest = rest.trim_ascii();
     if rest.starts_with('<') {
         return match rest {
-            "<stack trace>" => Line::StackStart { context, user: false },
-            "<user stack trace>" => Line::StackStart { context, user: true },
+            "<stack trace>" => Line::StackStart { context, user: false, first: None },
+            "<user stack trace>" => Line::StackStart { context, user: true, first: None },
             _ => Line::Other,
         };
     }
@@ -140,8 +142,10 @@ fn event_line(line: &str) -> Line<'_> {
     match after.as_bytes() {
         [b':', ..] => {
             let text = after.get(1..).unwrap_or("").trim_ascii_start();
-            if name == "kernel_stack" && text.starts_with("<stack trace") {
-                return Line::StackStart { context, user: false };
+            // trace-cmd: `kernel_stack: <stack trace >`, or, on kernels whose format it does not know, `kernel_stack: => f`.
+            if name == "kernel_stack" && (text.starts_with("<stack trace") || text.starts_with("=>")) {
+                let first = text.strip_prefix("=>").map(str::trim_ascii);
+                return Line::StackStart { context, user: false, first };
             }
             Line::Event(EventRef { context, name, text })
         }
@@ -389,6 +393,10 @@ mod tests {
         "          insmod-86    [000] ...1.     4.123456: module_load:          loop ",
         context("insmod", 86, 0, "...1.", "4.123456")
     )]
+    #[case::trace_cmd_latency(
+        "  insmod-86        0...1.     4.123456: module_load:          loop ",
+        context("insmod", 86, 0, "...1.", "4.123456")
+    )]
     #[case::idle(
         "          <idle>-0       [001] d.s1.     4.123456: module_load: loop ",
         context("<idle>", 0, 1, "d.s1.", "4.123456")
@@ -460,11 +468,16 @@ mod tests {
     fn stacks() {
         let start = "          insmod-28    [000] .N..     0.936898: <stack trace>";
         let expected = context("insmod", 28, 0, ".N..", "0.936898");
-        assert_eq!(parse_line(start), Line::StackStart { context: expected, user: false });
+        assert_eq!(parse_line(start), Line::StackStart { context: expected, user: false, first: None });
         let user = start.replace("<stack", "<user stack");
         assert!(matches!(parse_line(&user), Line::StackStart { user: true, .. }));
         let trace_cmd = "          insmod-28    [000]     0.936898: kernel_stack:         <stack trace >";
-        assert!(matches!(parse_line(trace_cmd), Line::StackStart { user: false, .. }));
+        assert!(matches!(parse_line(trace_cmd), Line::StackStart { user: false, first: None, .. }));
+        let first = trace_cmd.replace("<stack trace >", "\t=> module_put");
+        assert!(matches!(
+            parse_line(&first),
+            Line::StackStart { user: false, first: Some("module_put"), .. }
+        ));
         assert_eq!(parse_line(" => do_init_module\n"), Line::StackEntry("do_init_module"));
         assert_eq!(parse_line("=> f (ffffffff8106b2f4)"), Line::StackEntry("f (ffffffff8106b2f4)"));
         assert_eq!(parse_line(" =>"), Line::Other);
