@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memrchr};
 
 /// Cuts a stream of bytes into lines, however it is chunked. Bytes that are not UTF-8 become replacement characters.
 /// What a line has beyond the limit is dropped.
@@ -31,12 +31,19 @@ impl Lines {
             each(&text(&line, self.limit));
             rest = tail;
         }
+        let whole = memrchr(b'\n', rest).map_or(0, |end| end + 1);
+        let Some((lines, partial)) = rest.split_at_checked(whole) else { return };
+        self.keep(partial);
+        // Most text is UTF-8, and is looked at faster as a whole.
+        let known = std::str::from_utf8(lines).unwrap_or("");
         let mut start = 0;
-        for end in memchr_iter(b'\n', rest) {
-            each(&text(rest.get(start..end).unwrap_or_default(), self.limit));
+        for end in memchr_iter(b'\n', lines) {
+            match known.get(start..end) {
+                Some(line) if line.len() <= self.limit => each(line.strip_suffix('\r').unwrap_or(line)),
+                _ => each(&text(lines.get(start..end).unwrap_or_default(), self.limit)),
+            }
             start = end + 1;
         }
-        self.keep(rest.get(start..).unwrap_or_default());
     }
 
     /// Hands out what is left when the stream is over: a line without its end.
@@ -66,32 +73,32 @@ mod tests {
 
     use super::*;
 
-    fn cut(chunks: &[&[u8]], limit: usize) -> Vec<String> {
-        let mut lines = Lines::new(limit);
+    fn lines(chunks: &[&[u8]], limit: usize) -> Vec<String> {
+        let mut cutter = Lines::new(limit);
         let mut out = Vec::new();
         for chunk in chunks {
-            lines.push(chunk, |line| out.push(line.to_owned()));
+            cutter.push(chunk, |line| out.push(line.to_owned()));
         }
-        lines.finish(|line| out.push(line.to_owned()));
+        cutter.finish(|line| out.push(line.to_owned()));
         out
     }
 
     #[test]
     fn a_long_line_is_cut_and_the_next_is_whole() {
-        assert_eq!(cut(&[b"12345", b"678", b"9\nab", b"c\n"], 4), ["1234", "abc"]);
-        assert_eq!(cut(&[b"123456789\nabc\r\n\n"], 4), ["1234", "abc", ""]);
+        assert_eq!(lines(&[b"12345", b"678", b"9\nab", b"c\n"], 4), ["1234", "abc"]);
+        assert_eq!(lines(&[b"123456789\nabc\r\n\n"], 4), ["1234", "abc", ""]);
     }
 
     #[test]
     fn what_is_not_utf8_is_replaced() {
-        assert_eq!(cut(&[b"a\xffb\n"], 100), ["a\u{fffd}b"]);
+        assert_eq!(lines(&[b"a\xffb\n"], 100), ["a\u{fffd}b"]);
     }
 
     proptest! {
         #[test]
         fn chunks_do_not_matter(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..200), size in 1_usize..20, limit in 1_usize..50) {
             let chunks: Vec<&[u8]> = bytes.chunks(size).collect();
-            prop_assert_eq!(cut(&chunks, limit), cut(&[&bytes], limit));
+            prop_assert_eq!(lines(&chunks, limit), lines(&[&bytes], limit));
         }
     }
 }
