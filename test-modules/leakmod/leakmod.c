@@ -7,7 +7,7 @@
  *   put  gives one back with module_put(), whether or not one was taken
  *
  * It prints the use count after that, which includes the loading's own reference while a module
- * loads.
+ * loads.  At load, get comes before put.
  *
  * leakmod's own name is allowed: its use count is then above 0 with nothing that uses it.  A put
  * at use count 0 makes the count -1, the next one makes the kernel warn, and removing a module in
@@ -21,25 +21,23 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
+struct action {
+	int (*act)(struct module *module);
+	char *wanted;	/* the module to act on, given at load */
+};
+
+static bool loaded;
+
 /*
- * Calls act() with the module that a written value names.  find_module() is of no use here, modules
- * cannot call it since v5.12: the modules' directory in sysfs leads there too.
+ * Calls act() with the module of that name.  find_module() is of no use here, modules cannot call
+ * it since v5.12: the modules' directory in sysfs leads there too.
  */
-static int with_module(const char *value, int (*act)(struct module *module))
+static int with_module(const char *name, int (*act)(struct module *module))
 {
-	struct kobject *directory = NULL;
+	struct kobject *directory = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, name);
 	struct module *module = NULL;
-	char *copy = kstrdup(value, GFP_KERNEL);
 	int error;
 
-	if (!copy)
-		return -ENOMEM;
-	/* Its own directory is not there yet when parameters are set at load. */
-	if (!strcmp(strim(copy), THIS_MODULE->name))
-		module = THIS_MODULE;
-	else
-		directory = kset_find_obj(THIS_MODULE->mkobj.kobj.kset, strim(copy));
-	kfree(copy);
 	if (directory)
 		module = container_of(directory, struct module_kobject, kobj)->mod;
 	error = module ? act(module) : -ENOENT;
@@ -62,26 +60,55 @@ static int leakmod_put(struct module *module)
 	return 0;
 }
 
-static int set_get(const char *value, const struct kernel_param *param)
+static int set_action(const char *value, const struct kernel_param *param)
 {
-	return with_module(value, leakmod_get);
+	struct action *action = param->arg;
+	char *copy = kstrdup(value, GFP_KERNEL);
+	char *name;
+	int error;
+
+	if (!copy)
+		return -ENOMEM;
+	name = strim(copy);
+	if (loaded) {
+		error = with_module(name, action->act);
+	} else {
+		/* This module has no place in sysfs yet, and so no way to the others: init acts. */
+		kfree(action->wanted);
+		action->wanted = kstrdup(name, GFP_KERNEL);
+		error = action->wanted ? 0 : -ENOMEM;
+	}
+	kfree(copy);
+	return error;
 }
 
-static int set_put(const char *value, const struct kernel_param *param)
-{
-	return with_module(value, leakmod_put);
-}
+static const struct kernel_param_ops action_ops = { .set = set_action };
 
-static const struct kernel_param_ops get_ops = { .set = set_get };
-module_param_cb(get, &get_ops, NULL, 0200);
+static struct action get_action = { .act = leakmod_get };
+module_param_cb(get, &action_ops, &get_action, 0200);
 MODULE_PARM_DESC(get, "module to take a reference to (write only)");
 
-static const struct kernel_param_ops put_ops = { .set = set_put };
-module_param_cb(put, &put_ops, NULL, 0200);
+static struct action put_action = { .act = leakmod_put };
+module_param_cb(put, &action_ops, &put_action, 0200);
 MODULE_PARM_DESC(put, "module to give a reference back to (write only)");
+
+static int act_at_load(struct action *action)
+{
+	int error = action->wanted ? with_module(action->wanted, action->act) : 0;
+
+	kfree(action->wanted);
+	action->wanted = NULL;
+	return error;
+}
 
 static int __init leakmod_init(void)
 {
+	int get_error = act_at_load(&get_action);
+	int put_error = act_at_load(&put_action);
+
+	if (get_error || put_error)
+		return get_error ? get_error : put_error;
+	loaded = true;
 	pr_info("loaded\n");
 	return 0;
 }
