@@ -19,13 +19,10 @@ pub enum Accel {
 
 impl Accel {
     /// The value of QEMU's `-accel`.
-    ///
-    /// TCG runs all cpus of a guest in turn, on one thread: with a thread for each, QEMU 7.2's x86 guests of two cpus
-    /// crashed or locked up in half the runs that put in and took out probes on busy functions, and in none this way.
-    pub(super) fn argument(self) -> &'static str {
+    pub(super) fn argument(self, arch: Arch) -> &'static str {
         match self {
             Accel::Kvm => "kvm",
-            Accel::Tcg => "tcg,thread=single",
+            Accel::Tcg => arch.tcg,
         }
     }
 

@@ -94,7 +94,9 @@ impl Machine {
         let cpu = self.accel.cpu(self.arch);
         let firmware = if self.fast_firmware { self.arch.fast_firmware } else { "" };
         args.pair("-machine", format!("{}{firmware},memory-backend=ram", self.arch.machine));
-        args.pair("-accel", self.accel.argument()).pair("-cpu", cpu).pair("-smp", self.smp.to_string());
+        args.pair("-accel", self.accel.argument(self.arch))
+            .pair("-cpu", cpu)
+            .pair("-smp", self.smp.to_string());
         args.pair("-m", format!("{}M", self.memory_mib)).pair("-object", self.memory_object(memory));
         args.flags(self.arch.qemu_args);
         args.wire(wiring);
