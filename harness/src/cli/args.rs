@@ -1,6 +1,7 @@
 //! What the command line takes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
@@ -176,8 +177,12 @@ pub(super) enum Image {
         #[arg(long)]
         refresh: bool,
     },
-    /// Remove everything from the cache that is not in use
-    Clean,
+    /// Remove what is in the cache and not in use
+    Clean {
+        /// Only what has not been used for so long, such as `7d`
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+        unused_for: Duration,
+    },
 }
 
 #[derive(Debug, clap::Subcommand)]

@@ -1,6 +1,6 @@
 //! `kmodlab image`
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use indicatif::HumanBytes;
 
@@ -16,7 +16,7 @@ pub(super) fn image(context: &Context, command: &Image) -> Result<u8, Stop> {
     match command {
         Image::List => list(&lab)?,
         Image::Fetch { names, refresh } => fetch(&lab, names, *refresh)?,
-        Image::Clean => clean(&lab)?,
+        Image::Clean { unused_for } => clean(&lab, *unused_for)?,
     }
     Ok(0)
 }
@@ -63,8 +63,8 @@ fn fetch(lab: &Lab, names: &[String], refresh: bool) -> Result<(), Stop> {
     Ok(())
 }
 
-fn clean(lab: &Lab) -> Result<(), Stop> {
-    let cleaned = lab.cache().clean().map_err(|error| Stop::error(&error))?;
+fn clean(lab: &Lab, unused_for: Duration) -> Result<(), Stop> {
+    let cleaned = lab.cache().clean(None, unused_for).map_err(|error| Stop::error(&error))?;
     let freed: u64 = cleaned.removed.iter().map(|entry| entry.disk_bytes).sum();
     say(format_args!("removed {} entries, {}", cleaned.removed.len(), HumanBytes(freed)));
     for entry in &cleaned.in_use {

@@ -33,3 +33,6 @@ pub const CONTROL_PORT: &str = "kmodlab.control";
 pub const LOG_PORT: &str = "kmodlab.log";
 /// The virtio-serial port for trace streams.
 pub const TRACE_PORT: &str = "kmodlab.trace";
+
+/// The name that the kernel knows the agent's threads by.
+pub const COMM: &str = "kmodlab-agent";

@@ -282,7 +282,10 @@ impl Guest {
             Pumped::Progress if self.hello.is_none() => {
                 self.streams.ended_trouble().map_or(Ok(()), |splat| Err(Error::Crashed(splat)))
             }
-            Pumped::Progress | Pumped::Watched => Ok(()),
+            Pumped::Progress | Pumped::Watched => match self.streams.agent_trouble() {
+                Some(splat) => Err(Error::Crashed(splat)),
+                None => Ok(()),
+            },
             Pumped::Cancelled => Err(Error::Cancelled),
             Pumped::Exited => Err(self.ended()),
             Pumped::Deadline => match patience.and_then(|_| self.streams.trouble()) {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::agent;
 use super::capture::Capture;
 use super::proto::Port;
 use crate::console::{ConsoleLine, KmsgReader, LogRecord, Splat, SplatKind, SplatReader};
@@ -200,6 +201,14 @@ impl Streams {
     pub(super) fn trouble(&mut self) -> Option<Box<Splat>> {
         self.on_console.finish();
         self.ended_trouble()
+    }
+
+    /// The report that says that the kernel killed a thread of the agent, whose answer will not come.
+    pub(super) fn agent_trouble(&self) -> Option<Box<Splat>> {
+        let fatal = |splat: &&Splat| matches!(splat.kind, SplatKind::Oops | SplatKind::Bug);
+        let found =
+            self.in_log.ended.iter().filter(fatal).find(|splat| splat.comm.as_deref() == Some(agent::COMM));
+        found.cloned().map(Box::new)
     }
 
     /// The panic that ended the guest, or the trouble it began with.

@@ -123,9 +123,9 @@ impl ModInfo {
 pub struct Index(BTreeMap<String, (String, ModInfo)>);
 
 impl Index {
-    /// Adds a module by its path below the module directory.
-    pub fn add(&mut self, path: &str, info: ModInfo) {
-        self.0.insert(name_of(path), (path.to_owned(), info));
+    /// Adds a module by its path below the module directory; whether it was not there yet.
+    pub fn add(&mut self, path: &str, info: ModInfo) -> bool {
+        self.0.insert(name_of(path), (path.to_owned(), info)).is_none()
     }
 
     /// The text of `modules.dep`.

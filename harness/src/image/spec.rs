@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
 use crate::scenario::values::Value;
+use crate::yaml::{self, Diagnostic, Spanned};
 
 /// An image: kernel, userland and machine, as `images/<name>.yaml` says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +44,8 @@ pub struct Image {
     /// Where its userland comes from.
     pub userland: UserlandSource,
     /// The guest's memory, such as `256M`.
-    pub memory: Memory,
+    #[schemars(with = "Memory")]
+    pub memory: Spanned<Memory>,
     /// Kernel arguments, besides those that every guest gets.
     #[serde(default)]
     pub cmdline: Vec<String>,
@@ -159,13 +161,11 @@ pub enum Error {
     #[error("cannot read an image file")]
     Io(#[from] std::io::Error),
     /// It does not say an image.
-    #[error("{file}: {message}", file = file.display())]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong, and where.
-        message: String,
-    },
+    #[error(
+        "an image file is wrong
+{0}"
+    )]
+    Invalid(String),
     /// There is no such image.
     #[error("unknown image `{name}`: known are {known}", known = known.join(", "))]
     Unknown {
@@ -183,11 +183,17 @@ impl ImageSpec {
     ///
     /// Where the text does not say an image, or one whose memory does not fit its architecture.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        let invalid = |message| Error::Invalid { file: file.to_owned(), message };
-        let image: Image = serde_yaml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let shown = |diagnostics: &[Diagnostic]| yaml::render(&file.to_string_lossy(), text, diagnostics);
+        let invalid = |diagnostics: &[Diagnostic]| Error::Invalid(shown(diagnostics).trim_end().to_owned());
+        let image: Image = yaml::from_str(text).map_err(|diagnostics| invalid(&diagnostics))?;
         let (memory, step) = (image.memory.mib(), image.arch.memory_step_mib);
         if !memory.is_multiple_of(step) {
-            return Err(invalid(format!("memory of {memory}M: {} takes multiples of {step}M", image.arch)));
+            let message = format!(
+                "memory of {memory}M
+{} takes multiples of {step}M",
+                image.arch
+            );
+            return Err(invalid(&[Diagnostic::new(image.memory.at, message)]));
         }
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(ImageSpec { name, file: file.to_owned(), image })
@@ -251,7 +257,7 @@ values: { insn-offset: 5 }
         let text = GOOD.replacen(good, bad, 1);
         assert_ne!(text, GOOD);
         let error = parse(&text).unwrap_err();
-        assert!(error.starts_with("images/some.yaml: ") && error.contains(message), "{error}");
+        assert!(error.contains(" --> images/some.yaml:") && error.contains(message), "{error}");
     }
 
     #[test]

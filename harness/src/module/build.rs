@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::source::INCLUDE;
-use super::{Error, ModInfo, Source, Sources};
+use super::{Error, Source, Sources};
 use crate::arch::Arch;
 use crate::image::cache::{Cache, Entry, Key, KeyBuilder};
 use crate::image::compiler::Compiler;
@@ -52,15 +52,6 @@ impl Built {
     /// The symbols that it exports, as kbuild lists them.
     fn symvers(&self) -> PathBuf {
         self.entry.join("Module.symvers")
-    }
-
-    /// What its ELF file says.
-    ///
-    /// # Errors
-    ///
-    /// Where it cannot be read.
-    pub fn info(&self) -> Result<ModInfo, Error> {
-        Ok(ModInfo::read(&fs::read(self.ko())?)?)
     }
 }
 

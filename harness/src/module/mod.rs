@@ -1,11 +1,9 @@
 //! Test modules: their sources, building them, and what their ELF files say.
 
 mod build;
-mod elf;
 mod source;
 
 pub use build::{Builder, Built, Headers};
-pub use elf::{ModInfo, NotAModule};
 pub use source::{Source, Sources};
 
 /// Why a module could not be had.
@@ -47,9 +45,6 @@ pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The file is no module.
-    #[error(transparent)]
-    Elf(#[from] NotAModule),
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] crate::image::cache::Error),

@@ -15,8 +15,6 @@ pub(super) struct ModuleFile {
     /// The module's name, as the kernel has it.
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
-    /// The modules that it needs, in the order in which they are loaded.
-    pub(super) needs: Vec<String>,
 }
 
 /// The modules that a case may use.
@@ -35,11 +33,7 @@ impl Material {
     pub(super) fn files(&self, name: &str, in_tree: bool) -> Result<Vec<ModuleFile>, String> {
         let files: Vec<(String, Vec<u8>)> =
             if in_tree { self.in_tree(name)? } else { self.test_module(name)? };
-        let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
-        let with_needs = files.into_iter().enumerate();
-        Ok(with_needs
-            .map(|(index, (name, bytes))| ModuleFile { name, bytes, needs: names[..index].to_vec() })
-            .collect())
+        Ok(files.into_iter().map(|(name, bytes)| ModuleFile { name, bytes }).collect())
     }
 
     fn test_module(&self, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {

@@ -1,12 +1,10 @@
 //! A guest together with the modules that can be loaded into it.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
 use super::event::Start;
 use super::material::{Material, ModuleFile};
 use crate::guest::proto::WriteMode;
 use crate::guest::{self, Answer, Errno, Guest};
+use crate::image::depmod::{Index, ModInfo};
 
 /// Where modules lie in the guest, apart from those that its modprobe finds.
 const MODULES: &str = "/run/modules";
@@ -19,8 +17,8 @@ pub struct Session {
     guest: Guest,
     start: Start,
     material: Material,
-    /// The modules that the guest's modprobe finds, with what each needs.
-    pushed: BTreeMap<String, Vec<String>>,
+    /// The modules that the guest's modprobe finds.
+    pushed: Index,
 }
 
 /// Why a module did not get into the guest.
@@ -45,7 +43,7 @@ pub struct Loaded {
 
 impl Session {
     pub(super) fn new(guest: Guest, start: Start, material: Material) -> Self {
-        Session { guest, start, material, pushed: BTreeMap::new() }
+        Session { guest, start, material, pushed: Index::default() }
     }
 
     /// The guest.
@@ -111,13 +109,14 @@ impl Session {
         let release = self.guest.hello().map(|hello| hello.release.clone()).unwrap_or_default();
         let dir = format!("/lib/modules/{release}");
         for file in self.material.files(name, in_tree).map_err(SessionError::Module)? {
-            if !self.pushed.contains_key(&file.name) {
-                self.put(&format!("{dir}/{}.ko", file.name), &file.bytes)?;
-                self.pushed.insert(file.name, file.needs);
+            let path = format!("{}.ko", file.name);
+            if self.pushed.add(&path, ModInfo::of(&file.bytes).unwrap_or_default()) {
+                self.put(&format!("{dir}/{path}"), &file.bytes)?;
             }
         }
-        let index = dependency_index(&self.pushed);
-        self.put(&format!("{dir}/modules.dep"), index.as_bytes())
+        let (dependencies, aliases) = (self.pushed.dep(), self.pushed.alias());
+        self.put(&format!("{dir}/modules.dep"), dependencies.as_bytes())?;
+        self.put(&format!("{dir}/modules.alias"), aliases.as_bytes())
     }
 
     /// Puts a file of the host's into the guest, with the directories that lead to it.
@@ -141,27 +140,4 @@ impl Session {
 /// A module's name as the kernel has it, whatever its file is called (`scripts/Makefile.lib`, `name-fix`).
 pub(super) fn kernel_name(name: &str) -> String {
     name.replace('-', "_")
-}
-
-/// `modules.dep`: a module's file, and the files it needs, nearest first (modules.dep(5)).
-fn dependency_index(pushed: &BTreeMap<String, Vec<String>>) -> String {
-    let mut index = String::new();
-    for (name, needs) in pushed {
-        let needs: String = needs.iter().rev().map(|name| format!(" {name}.ko")).collect();
-        let _ = writeln!(index, "{name}.ko:{needs}");
-    }
-    index
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_index_lists_what_is_needed_nearest_first() {
-        let pushed = [("c", vec!["a", "b"]), ("b", vec!["a"]), ("a", vec![])];
-        let pushed =
-            pushed.map(|(name, needs)| (name.to_owned(), needs.into_iter().map(str::to_owned).collect()));
-        assert_eq!(dependency_index(&pushed.into()), "a.ko:\nb.ko: a.ko\nc.ko: b.ko a.ko\n");
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
 
@@ -18,6 +18,9 @@ use crate::work::{Cancel, Watch, Work, WorkEvent};
 
 /// The kind of cache entry that holds a snapshot.
 const KIND: &str = "snapshot";
+
+/// A snapshot that nobody has used for so long is of an image that has changed since.
+const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Why a guest did not come up.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -136,7 +139,7 @@ impl<'a> Starter<'a> {
         Ok((guest, Start { kind: StartKind::Warm, time }))
     }
 
-    fn greet(&self, vm: Vm, limit: std::time::Duration) -> Result<Guest, StartError> {
+    fn greet(&self, vm: Vm, limit: Duration) -> Result<Guest, StartError> {
         let deadline = Instant::now() + limit;
         Guest::greet(vm, deadline, self.cancel).map_err(|(guest, error)| {
             let console = guest.streams().console_text();
@@ -165,7 +168,11 @@ impl<'a> Starter<'a> {
         }
         let result = match self.cache.entry(KIND, &key, self.cancel, |dir| self.make(machine, bootable, dir))
         {
-            Ok(entry) => Ok(Some(entry)),
+            Ok(entry) => {
+                // Every change of an image leaves its old snapshots behind. What cannot be removed now is, another time.
+                let _ = self.cache.clean(Some(KIND), STALE);
+                Ok(Some(entry))
+            }
             Err(NoSnapshot::Start(error)) => Err(error),
             Err(NoSnapshot::Cache(cache::Error::Cancelled)) => Err(cancelled()),
             Err(error) => {

@@ -6,7 +6,7 @@ use super::check::{FILE_LIMIT, Output};
 use super::execute::{Background, Executor, StepError};
 use super::session::kernel_name;
 use crate::guest::proto::{Condition, Port, Run, WriteMode};
-use crate::guest::{Answer, Capture, Errno, Finished};
+use crate::guest::{Answer, Capture, Errno, Finished, UnknownName};
 use crate::scenario::Scalar;
 use crate::scenario::step::{
     self, Action, Command, FileCondition, FileState, Load, ModuleRef, Spawn, Stop, Trace, TraceStart, Unload,
@@ -124,18 +124,19 @@ impl Executor<'_> {
         wanted: Option<&Spanned<String>>,
         answer: Answer<()>,
     ) -> Result<(), StepError> {
-        let wanted = match wanted {
-            // Names were checked when the file was read.
-            Some(name) => {
-                name.value.parse().map_err(|_| StepError::Host(format!("no errno: `{}`", name.value)))?
-            }
-            None => Errno::OK,
+        // Names were checked when the file was read, and one number may have several: the scenario's is shown.
+        let (wanted, name) = match wanted {
+            Some(name) => (
+                name.value.parse().map_err(|error: UnknownName| StepError::Host(error.to_string()))?,
+                name.value.clone(),
+            ),
+            None => (Errno::OK, Errno::OK.to_string()),
         };
         let found = answer.err().unwrap_or(Errno::OK);
         if found == wanted {
             return Ok(());
         }
-        Err(StepError::mismatch(what, wanted.to_string(), found.to_string()))
+        Err(StepError::mismatch(what, name, found.to_string()))
     }
 
     fn run_program(&mut self, run: &step::Run) -> Result<Output, StepError> {

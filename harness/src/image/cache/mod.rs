@@ -17,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use etcetera::BaseStrategy;
 use fs_err as fs;
@@ -310,14 +310,16 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes every entry that is not in use.
+    /// Removes every entry, of one kind where that is named, that is not in use and has not been used for so long.
     ///
     /// # Errors
     ///
     /// Where the cache cannot be read, or an entry not removed.
-    pub fn clean(&self) -> io::Result<Cleaned> {
+    pub fn clean(&self, kind: Option<&str>, unused_for: Duration) -> io::Result<Cleaned> {
         let mut cleaned = Cleaned::default();
-        for entry in self.list()? {
+        let old = |entry: &Listed| entry.last_used.elapsed().unwrap_or_default() >= unused_for;
+        let chosen = |entry: &Listed| kind.is_none_or(|kind| entry.kind == kind) && old(entry);
+        for entry in self.list()?.into_iter().filter(chosen) {
             match self.remove(&entry.kind, &entry.key)? {
                 true => cleaned.removed.push(entry),
                 false => cleaned.in_use.push(entry),

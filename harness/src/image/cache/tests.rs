@@ -2,6 +2,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::process::Command;
@@ -284,7 +285,7 @@ fn cleaning_spares_what_is_in_use() {
     assert_eq!(labels(&list), ["a", "b"]);
     assert!(list[1].disk_bytes >= 50_000 && list[1].kind == "kind" && list[1].key == key("b").as_str());
     drop(other);
-    let cleaned = f.cache.clean().unwrap();
+    let cleaned = f.cache.clean(None, Duration::ZERO).unwrap();
     assert_eq!(
         (labels(&cleaned.removed), labels(&cleaned.in_use)),
         (vec!["b".to_owned()], vec!["a".to_owned()])

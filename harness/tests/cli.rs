@@ -1,0 +1,162 @@
+//! The command as its users see it, where no guest is needed.
+
+#![allow(clippy::unwrap_used, reason = "helpers are test code")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rstest::rstest;
+
+/// A project with nothing but what a test puts there, and a cache of its own.
+struct Project(tempfile::TempDir);
+
+impl Project {
+    fn new() -> Self {
+        let project = Project(tempfile::tempdir().unwrap());
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for folder in ["images", "test-modules"] {
+            std::os::unix::fs::symlink(ours.join(folder), project.path().join(folder)).unwrap();
+        }
+        std::fs::create_dir(project.path().join("scenarios")).unwrap();
+        project
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn scenario(&self, id: &str, text: &str) -> PathBuf {
+        let file = self.path().join("scenarios").join(id).with_extension("yaml");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn kmodlab(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
+        command.args(args).current_dir(self.path()).env("KMODLAB_CACHE", self.path().join("cache"));
+        command.env_remove("KMODLAB_ROOT").output().unwrap()
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+const GOOD: &str = "name: nothing much\ncovers: [R1]\nsteps: [{ run: 'true' }]\n";
+
+#[test]
+fn every_error_of_every_file_is_told_at_once_and_nothing_boots() {
+    let project = Project::new();
+    project.scenario(
+        "a/bad",
+        "name: x\nstep: []\nsteps:\n  - load: refmot\n  - unload: { module: refmod, errno: EBUSSY }\n",
+    );
+    project.scenario("b/worse", "name: y\nsteps: []\n");
+    for verb in ["check", "run", "list"] {
+        let output = project.kmodlab(&[verb]);
+        let text = err(&output);
+        assert_eq!((output.status.code(), out(&output).as_str()), (Some(2), ""), "{text}");
+        for expected in [
+            "scenarios/a/bad.yaml:2:1",
+            "did you mean `steps`?",
+            "scenarios/a/bad.yaml:4:11",
+            "did you mean `refmod`?",
+            "scenarios/a/bad.yaml:5:38",
+            "did you mean `EBUSY`?",
+            "scenarios/b/worse.yaml:2:8",
+        ] {
+            assert!(text.contains(expected), "`{expected}` is not in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn cases_are_listed_and_rows_counted() {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    let listed = out(&project.kmodlab(&["list"]));
+    let ids: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(ids, ["topic/one@arm", "topic/one@ppc64le", "topic/one@x86_64"]);
+    let one = out(&project.kmodlab(&["list", "--arch", "arm", "one"]));
+    assert_eq!(one.lines().count(), 1);
+    let coverage = out(&project.kmodlab(&["list", "--coverage"]));
+    assert!(coverage.contains("R1   topic/one\n") && coverage.contains("not covered: R2 R3"), "{coverage}");
+}
+
+#[rstest]
+#[case::image(&["list", "--image", "x86_46"], "unknown image `x86_46`")]
+#[case::arch(&["list", "--arch", "ia64"], "unknown architecture `ia64`")]
+#[case::filter(&["list", "onee"], "did you mean `one`?")]
+#[case::jobs(&["run", "-j", "0"], "0 is not in 1..")]
+#[case::scale(&["run", "--timeout-scale", "0"], "must be a number above 0")]
+#[case::root(&["--root", "images", "list"], "has no folder `images`")]
+#[case::nothing(&[], "Usage: kmodlab")]
+fn what_is_wrong_with_the_command_line_is_told(#[case] args: &[&str], #[case] message: &str) {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    let output = project.kmodlab(args);
+    let text = err(&output);
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(2), ""), "{text}");
+    assert!(text.contains(message), "`{message}` is not in\n{text}");
+}
+
+#[test]
+fn no_project_is_told_with_how_to_name_one() {
+    let project = Project::new();
+    std::fs::remove_dir(project.path().join("scenarios")).unwrap();
+    let output = project.kmodlab(&["--root", ".", "list"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("has no folder `scenarios`"), "{}", err(&output));
+}
+
+#[test]
+fn help_has_examples_and_goes_to_standard_output() {
+    let project = Project::new();
+    for args in [&["--help"][..], &["run", "--help"], &["--version"]] {
+        let output = project.kmodlab(args);
+        assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+        assert!(out(&output).contains("kmodlab"));
+    }
+    assert!(out(&project.kmodlab(&["--help"])).contains("Examples:"));
+}
+
+#[rstest]
+#[case("bash")]
+#[case("zsh")]
+#[case("fish")]
+fn completions_name_the_subcommands(#[case] shell: &str) {
+    let output = Project::new().kmodlab(&["completions", shell]);
+    assert!(output.status.success() && out(&output).contains("doctor"));
+}
+
+#[test]
+fn the_schema_is_json_and_the_one_in_the_tree() {
+    let output = Project::new().kmodlab(&["schema"]);
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/schema.json");
+    assert_eq!(printed, serde_json::from_slice::<serde_json::Value>(&std::fs::read(file).unwrap()).unwrap());
+}
+
+#[test]
+fn a_kernel_that_cannot_be_had_is_an_error_in_the_one_document() {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
+    command.args(["run", "--image", "x86_64", "--format", "json"]).current_dir(project.path());
+    command.env("KMODLAB_CACHE", project.path().join("cache"));
+    command.env("XDG_STATE_HOME", project.path().join("state"));
+    // Nothing listens there.
+    let output = command.env("KMODLAB_DEBIAN_MIRROR", "http://127.0.0.1:9/debian").output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", err(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["totals"]["error"], 1);
+    let case = &document["cases"][0];
+    assert_eq!((&case["scenario"], &case["image"]), (&"topic/one".into(), &"x86_64".into()));
+    assert_eq!((&case["outcome"], &case["start"]), (&"error".into(), &serde_json::Value::Null));
+    assert!(case["reason"].as_str().unwrap().starts_with("image `x86_64`: "), "{case}");
+}
