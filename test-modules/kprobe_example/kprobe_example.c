@@ -7,6 +7,7 @@
  *   offset    bytes from the symbol, or from addr, to the instruction
  *   addr      the address to probe; with symbol given too, the kernel refuses the probe
  *   post      N: do without the post handler.  A probe that has one is never optimized
+ *   quiet     Y: only count the hits, without reporting each
  *   disabled  N or Y: at load, register the probe disabled; written later, disable or enable this
  *             probe alone
  *   hits      read: how often the pre handler ran
@@ -46,6 +47,10 @@ static bool post = true;
 module_param(post, bool, 0444);
 MODULE_PARM_DESC(post, "have a post handler (default: Y)");
 
+static bool quiet;
+module_param(quiet, bool, 0444);
+MODULE_PARM_DESC(quiet, "only count the hits, without reporting each (default: N)");
+
 static atomic_t hits = ATOMIC_INIT(0);
 module_param_named(hits, hits.counter, int, 0444);
 MODULE_PARM_DESC(hits, "times the pre handler ran (to be read)");
@@ -59,15 +64,19 @@ static DEFINE_MUTEX(lock);	/* of disabled and registered */
 
 static int pre_handler(struct kprobe *p, struct pt_regs *regs)
 {
-	pr_info("handler=pre hit=%d ip=0x%lx at=%pS\n", atomic_inc_return(&hits),
-		instruction_pointer(regs), p->addr);
+	int hit = atomic_inc_return(&hits);
+
+	if (!quiet)
+		pr_info("handler=pre hit=%d ip=0x%lx at=%pS\n", hit, instruction_pointer(regs),
+			p->addr);
 	return 0;
 }
 
 static void post_handler(struct kprobe *p, struct pt_regs *regs, unsigned long flags)
 {
-	pr_info("handler=post hit=%d ip=0x%lx at=%pS\n", atomic_read(&hits),
-		instruction_pointer(regs), p->addr);
+	if (!quiet)
+		pr_info("handler=post hit=%d ip=0x%lx at=%pS\n", atomic_read(&hits),
+			instruction_pointer(regs), p->addr);
 }
 
 static int set_disabled(const char *value, const struct kernel_param *param)

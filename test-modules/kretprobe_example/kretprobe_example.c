@@ -9,6 +9,7 @@
  *   symbol     the function to probe; by default the one behind fork()
  *   maxactive  how many calls can be probed at once; 0 leaves it to the kernel, and reads as the
  *              kernel chose it
+ *   quiet      Y: only count the calls, without reporting each
  *   hits       read: how many returns were seen
  *   nmissed    read: how many calls were not probed because maxactive others were
  */
@@ -43,6 +44,10 @@ MODULE_PARM_DESC(symbol, "function to probe (default: " KMODLAB_FORK ")");
 module_param_named(maxactive, probe.maxactive, int, 0444);
 MODULE_PARM_DESC(maxactive, "calls that can be probed at once (default: the kernel's choice)");
 
+static bool quiet;
+module_param(quiet, bool, 0444);
+MODULE_PARM_DESC(quiet, "only count the calls, without reporting each (default: N)");
+
 static atomic_t hits = ATOMIC_INIT(0);
 module_param_named(hits, hits.counter, int, 0444);
 MODULE_PARM_DESC(hits, "returns seen (to be read)");
@@ -57,7 +62,8 @@ static int on_entry(struct kretprobe_instance *instance, struct pt_regs *regs)
 	struct call *call = (struct call *)instance->data;
 
 	call->number = atomic_inc_return(&calls);
-	pr_info("handler=entry call=%d at=%pS\n", call->number, probe.kp.addr);
+	if (!quiet)
+		pr_info("handler=entry call=%d at=%pS\n", call->number, probe.kp.addr);
 	call->entered = ktime_get_ns();
 	return 0;
 }
@@ -69,8 +75,9 @@ static int on_return(struct kretprobe_instance *instance, struct pt_regs *regs)
 	long value = regs_return_value(regs);
 
 	atomic_inc(&hits);
-	pr_info("handler=return call=%d value=0x%lx int=%d duration_ns=%llu at=%pS\n",
-		call->number, value, (int)value, duration, probe.kp.addr);
+	if (!quiet)
+		pr_info("handler=return call=%d value=0x%lx int=%d duration_ns=%llu at=%pS\n",
+			call->number, value, (int)value, duration, probe.kp.addr);
 	return 0;
 }
 
