@@ -149,7 +149,10 @@ impl Vm {
         command.args(args);
         let line = command.line();
         let started = Instant::now();
-        let mut process = command.spawn(Stdio::null(), Stdio::piped())?;
+        let mut process = command.spawn(Stdio::null(), Stdio::piped()).map_err(|error| match error {
+            process::Error::Missing { .. } => Error::NoQemu { arch: machine.arch },
+            error => Error::Process(error),
+        })?;
         if let Some(stderr) = process.take_stderr() {
             set_nonblocking(&stderr)?;
             ports[Channel::Stderr as usize].fd = Some(stderr);

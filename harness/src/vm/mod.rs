@@ -11,14 +11,24 @@ pub use instance::{Channel, Exit, Pumped, Vm};
 pub use machine::{Boot, Machine, Memory, Start, Wiring};
 pub use snapshot::{Snapshot, SnapshotError};
 
+use crate::arch::Arch;
 use crate::process;
 
 /// Why a machine could not be started, or be told something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is no QEMU for the architecture.
+    #[error(
+        "`{qemu}` is not installed or not in PATH\ninstall the package `{package}`",
+        qemu = arch.qemu, package = arch.qemu_package
+    )]
+    NoQemu {
+        /// The architecture.
+        arch: Arch,
+    },
     /// QEMU could not be run.
     #[error(transparent)]
-    Process(#[from] process::Error),
+    Process(process::Error),
     /// A socket, file or descriptor failed.
     #[error("cannot {what}")]
     Io {
