@@ -227,7 +227,7 @@ impl<'a> Executor<'a> {
                     Outcome::Timeout(self.timeout(step, "the guest does not answer".into()))
                 }
                 guest::Error::Crashed(splat) => Outcome::Crash(Crash::of(step_name, &splat)),
-                guest::Error::Exited(exit) if exit.reason.is_some() && exit.status.success() => {
+                guest::Error::Exited(exit) if exit.by_guest() => {
                     let title = format!("the guest went away: {}", exit.reason.unwrap_or_default());
                     Outcome::Crash(Crash { step: step_name, title, splat: None })
                 }

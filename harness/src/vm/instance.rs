@@ -72,6 +72,14 @@ pub struct Exit {
     pub reason: Option<String>,
 }
 
+impl Exit {
+    /// Whether the guest ended it, and not the host: by a shutdown, a reset or a panic.
+    pub fn by_guest(&self) -> bool {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        self.status.success() && reason.starts_with("guest-")
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&process::describe(self.status))?;
