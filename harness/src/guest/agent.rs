@@ -27,12 +27,12 @@ pub fn compiler_args(output: &str) -> impl Iterator<Item = &str> {
 /// Where the initramfs has the list of modules for the agent to load at boot: paths, one a line, in order.
 pub const MODULE_LIST: &str = "/etc/kmodlab/modules";
 
+/// What the kernel calls the agent's tasks.
+pub const COMM: &str = "kmodlab-agent";
+
 /// The virtio-serial port for requests and replies.
 pub const CONTROL_PORT: &str = "kmodlab.control";
 /// The virtio-serial port that carries the kernel log from boot on: records of `/dev/kmsg` as read.
 pub const LOG_PORT: &str = "kmodlab.log";
 /// The virtio-serial port for trace streams.
 pub const TRACE_PORT: &str = "kmodlab.trace";
-
-/// The name that the kernel knows the agent's threads by.
-pub const COMM: &str = "kmodlab-agent";

@@ -176,6 +176,11 @@ impl Guest {
         &self.streams
     }
 
+    /// The kernel's reports of trouble, of a guest from which nothing more is to be had.
+    pub fn last_words(&mut self) -> &[Splat] {
+        self.streams.last_words()
+    }
+
     /// Sends a request without waiting for its end, which [`Guest::finish`] or the like must take.
     pub(super) fn post(&mut self, request: &Request) -> Result<RequestId, Error> {
         self.next += 1;
@@ -282,10 +287,9 @@ impl Guest {
             Pumped::Progress if self.hello.is_none() => {
                 self.streams.ended_trouble().map_or(Ok(()), |splat| Err(Error::Crashed(splat)))
             }
-            Pumped::Progress | Pumped::Watched => match self.streams.agent_trouble() {
-                Some(splat) => Err(Error::Crashed(splat)),
-                None => Ok(()),
-            },
+            Pumped::Progress | Pumped::Watched => {
+                self.streams.agent_killed().map_or(Ok(()), |splat| Err(Error::Crashed(splat)))
+            }
             Pumped::Cancelled => Err(Error::Cancelled),
             Pumped::Exited => Err(self.ended()),
             Pumped::Deadline => match patience.and_then(|_| self.streams.trouble()) {

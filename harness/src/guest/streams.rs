@@ -203,14 +203,6 @@ impl Streams {
         self.ended_trouble()
     }
 
-    /// The report that says that the kernel killed a thread of the agent, whose answer will not come.
-    pub(super) fn agent_trouble(&self) -> Option<Box<Splat>> {
-        let fatal = |splat: &&Splat| matches!(splat.kind, SplatKind::Oops | SplatKind::Bug);
-        let found =
-            self.in_log.ended.iter().filter(fatal).find(|splat| splat.comm.as_deref() == Some(agent::COMM));
-        found.cloned().map(Box::new)
-    }
-
     /// The panic that ended the guest, or the trouble it began with.
     pub(super) fn panic(&self) -> Option<Box<Splat>> {
         let splats = &self.on_console.ended;
@@ -224,6 +216,22 @@ impl Streams {
     /// The kernel's reports of trouble since the greeting. Where the kernel died, they are only on the console.
     pub fn splats(&self) -> &[Splat] {
         if self.panic().is_some() { &self.on_console.ended } else { &self.in_log.ended }
+    }
+
+    /// The fault in the kernel that ended one of the agent's threads, whose request will never be answered
+    /// (`kernel/exit.c`, `make_task_dead`).
+    pub(super) fn agent_killed(&self) -> Option<Box<Splat>> {
+        let kills = |splat: &&Splat| {
+            matches!(splat.kind, SplatKind::Oops | SplatKind::Bug)
+                && splat.comm.as_deref() == Some(agent::COMM)
+        };
+        self.in_log.ended.iter().find(kills).cloned().map(Box::new)
+    }
+
+    /// The kernel's reports of trouble, when no more is to come. A kernel that hangs can still tell of it on the console.
+    pub(super) fn last_words(&mut self) -> &[Splat] {
+        self.finish();
+        if self.in_log.ended.is_empty() { &self.on_console.ended } else { self.splats() }
     }
 
     /// What the console has said behind its first `seen` bytes, which then counts them; with `u64::MAX`, from now on.

@@ -206,9 +206,10 @@ impl<'a> Executor<'a> {
         if !matches!(error, StepError::Guest(guest::Error::Crashed(_) | guest::Error::Cancelled)) {
             // The guest may be unable to say more; then what it has said must do.
             self.step_deadline = Instant::now() + Duration::from_secs(2);
-            let _ = self.guest().sync(Port::Log);
+            let silent = self.guest().sync(Port::Log).is_err();
             let expect = self.steps.scenario.expect.as_ref();
-            let splats = self.session.guest().streams().splats();
+            let guest = self.session.guest();
+            let splats = if silent { guest.last_words() } else { guest.streams().splats() };
             let trouble = check_trouble(expect, splats, TaintSet::default());
             if let Some(splat) = trouble.unexpected_splats.first().and_then(|&index| splats.get(index)) {
                 return Some(Outcome::Crash(Crash::of(step_name, splat)));
