@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use super::args::Doctor;
 use super::{Context, Stop, exit, say, select};
 use crate::arch::Arch;
-use crate::image::compiler::Compiler;
+use crate::image::compiler::{self, Compiler};
 use crate::image::debian;
 use crate::lab::Lab;
 use crate::process::{self, Command};
@@ -141,7 +141,7 @@ fn qemu(arch: Arch, cancel: &Cancel) -> Finding {
 fn compiler(arch: Arch, cancel: &Cancel) -> Finding {
     let state = match Compiler::find(arch, cancel) {
         Ok(compiler) => State::Good(compiler.program.display().to_string()),
-        Err(error) => State::Bad(error.to_string(), vec![arch.cross_package, arch.libc_package]),
+        Err(error) => State::Bad(error.to_string(), compiler::packages(arch).to_vec()),
     };
     Finding::new(format!("compiler for {arch}"), state)
 }

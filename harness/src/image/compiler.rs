@@ -10,11 +10,21 @@ use crate::work::Cancel;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no C compiler for {arch}: `{cross}gcc` is not installed\n\
-     install the packages `{package}` and `{libc}`",
-    cross = arch.cross, package = arch.cross_package, libc = arch.libc_package
+     install the packages `{}` and `{}`",
+    packages(*arch)[0], packages(*arch)[1], cross = arch.cross
 )]
 pub struct Missing {
     arch: Arch,
+}
+
+/// The Debian packages that a compiler for an architecture, and the C library to link with, come in on this host.
+pub fn packages(arch: Arch) -> [&'static str; 2] {
+    let host = rustix::system::uname().machine().to_string_lossy().into_owned();
+    // KVM runs what the host itself is; Debian has no cross compiler for that.
+    match arch.kvm_hosts.contains(&host.as_str()) {
+        true => ["gcc", "libc6-dev"],
+        false => [arch.cross_package, arch.libc_package],
+    }
 }
 
 /// A C compiler.

@@ -28,7 +28,7 @@ pub enum Error {
     #[error(transparent)]
     Compiler(#[from] compiler::Missing),
     /// The agent does not compile.
-    #[error("cannot compile the guest agent for {arch}\nis the package `{package}` installed?", package = arch.libc_package)]
+    #[error("cannot compile the guest agent for {arch}\nis the package `{package}` installed?", package = compiler::packages(*arch)[1])]
     Agent {
         /// The architecture.
         arch: Arch,
