@@ -32,6 +32,9 @@ use crate::work::{Cancel, Watch, Work, WorkEvent};
 /// The environment variable that names the cache directory.
 pub const ENV: &str = "KMODLAB_CACHE";
 
+/// Less than this, in bytes, is a full disk to a program that failed: what it could not write to the end it has removed.
+const NEXT_TO_NOTHING: u64 = 1 << 20;
+
 const MANIFEST: &str = ".manifest.json";
 const TMP: &str = "tmp";
 
@@ -437,7 +440,8 @@ impl Cache {
             matches!(kind, Some(StorageFull | QuotaExceeded))
                 || error.to_string().contains("No space left on device")
         };
-        std::iter::successors(Some(error), |error| error.source()).any(says_so) || self.free() < 64 * 1024
+        std::iter::successors(Some(error), |error| error.source()).any(says_so)
+            || self.free() < NEXT_TO_NOTHING
     }
 
     fn free(&self) -> u64 {
