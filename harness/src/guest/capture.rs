@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+/// A line longer than this, in bytes, is cut rather than left out.
+const LINE: usize = 4096;
+
 /// A stream's bytes: its beginning and its end, where it is longer than its limit.
 #[derive(Debug, Clone, Default)]
 pub struct Capture {
@@ -48,16 +51,21 @@ impl Capture {
         bytes
     }
 
-    /// What was kept; where something was cut, a line says so. Broken lines around the cut are left out.
+    /// What was kept; where something was cut, a line says so. Broken lines around the cut are left out, unless they are
+    /// long.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head.clone();
         if self.cut() == 0 {
             bytes.extend(&self.tail);
             return bytes;
         }
-        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-        let begin = self.tail.iter().position(|&byte| byte == b'\n').map_or(self.tail.len(), |end| end + 1);
+        let broken = bytes.iter().rev().take(LINE).position(|&byte| byte == b'\n').unwrap_or(0);
+        bytes.truncate(bytes.len() - broken);
+        let begin = self.tail.iter().take(LINE).position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let left = (bytes.len() + self.tail.len() - begin) as u64;
+        if bytes.last().is_some_and(|&byte| byte != b'\n') {
+            bytes.push(b'\n');
+        }
         bytes.extend(format!("[kmodlab: {} bytes were cut here]\n", self.total - left).into_bytes());
         bytes.extend(self.tail.range(begin..));
         bytes
@@ -79,6 +87,15 @@ mod tests {
         capture.push(b"abc");
         capture.push(b"defgh");
         assert_eq!((capture.bytes().as_slice(), capture.cut()), (&b"abcdefgh"[..], 0));
+    }
+
+    #[test]
+    fn a_flood_without_lines_is_cut_all_the_same() {
+        let mut capture = Capture::new(4 * LINE);
+        capture.push(&vec![b'a'; 3 * LINE]);
+        capture.push(&vec![b'b'; 3 * LINE]);
+        let (a, b) = ("a".repeat(2 * LINE), "b".repeat(2 * LINE));
+        assert_eq!(capture.text(), format!("{a}\n[kmodlab: {} bytes were cut here]\n{b}", 2 * LINE));
     }
 
     #[test]
