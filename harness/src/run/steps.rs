@@ -145,7 +145,7 @@ impl Executor<'_> {
         program.deadline_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1);
         match self.guest().run(program)? {
             Ok(finished) if finished.timed_out => {
-                Err(StepError::Late(format!("it still ran\n{}", said(&finished))))
+                Err(StepError::Late(format!("it still ran\n{}", said(&finished)).trim_end().to_owned()))
             }
             Ok(finished) => Ok(Output::Program(finished)),
             Err(errno) => Err(StepError::mismatch("the program", "to start", errno.to_string())),
