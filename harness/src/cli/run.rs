@@ -27,6 +27,16 @@ pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
     let mut reporters: Vec<&dyn Reporter> = vec![&*context.human];
     reporters.extend(json.iter().map(|json| json as &dyn Reporter));
     let summary = run_all(&lab, &cases, jobs, options, &Each(reporters));
+    match json.map_or(Ok(()), Json::finish) {
+        // A reader that has seen enough, such as `head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => {
+            result.map_err(|error| Stop {
+                message: format!("cannot write the report: {error}"),
+                code: exit::ERROR,
+            })?;
+        }
+    }
     match summary.interrupted {
         true => Ok(exit::INTERRUPTED),
         false => Ok(summary.totals.exit_code()),

@@ -1,6 +1,6 @@
 //! The report for programs: one JSON document, at the end of the run.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,20 +104,35 @@ fn millis(time: Duration) -> u64 {
 
 /// Collects a run and writes it as one JSON document when it is over.
 pub struct Json<W> {
-    out: Mutex<(W, Vec<Case>)>,
+    out: Mutex<State<W>>,
+}
+
+struct State<W> {
+    out: W,
+    cases: Vec<Case>,
+    written: io::Result<()>,
 }
 
 impl<W: Write + Send> Json<W> {
     /// A report that is written to `out`.
     pub fn new(out: W) -> Self {
-        Json { out: Mutex::new((out, Vec::new())) }
+        Json { out: Mutex::new(State { out, cases: Vec::new(), written: Ok(()) }) }
+    }
+
+    /// Says whether the document could be written.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being written, such as a full disk.
+    pub fn finish(self) -> io::Result<()> {
+        self.out.into_inner().unwrap_or_else(PoisonError::into_inner).written
     }
 }
 
 impl<W: Write + Send> Reporter for Json<W> {
     fn event(&self, event: &Event<'_>) {
         let mut guard = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let (out, cases) = &mut *guard;
+        let State { out, cases, written } = &mut *guard;
         match event {
             Event::CaseFinished(report) => cases.push((*report).into()),
             Event::RunFinished { totals, time, interrupted } => {
@@ -129,9 +144,12 @@ impl<W: Write + Send> Reporter for Json<W> {
                     interrupted: *interrupted,
                     ms: millis(*time),
                 };
-                // Nobody is left to tell that standard output is closed.
-                let _ = serde_json::to_writer_pretty(&mut *out, &document);
-                let _ = writeln!(out);
+                *written =
+                    serde_json::to_vec_pretty(&document).map_err(io::Error::from).and_then(|mut text| {
+                        text.push(b'\n');
+                        out.write_all(&text)?;
+                        out.flush()
+                    });
             }
             _ => {}
         }
