@@ -17,8 +17,8 @@ use std::sync::Arc;
 use clap::Parser;
 
 use self::args::{Args, Subcommand};
-use crate::lab::Lab;
-use crate::report::{Human, Verbosity};
+use crate::lab::{self, Lab};
+use crate::report::{Human, Verbosity, printable};
 use crate::work::Cancel;
 
 /// The exit codes that are not decided by a run's totals.
@@ -65,8 +65,12 @@ impl Context {
     /// The project's folders and the cache, as the command line names them.
     fn lab(&self) -> Result<Lab, Stop> {
         let watch = Arc::clone(&self.human) as Arc<dyn crate::work::Watch>;
-        Lab::open(self.args.root.as_deref(), self.args.cache.as_deref(), watch, self.cancel.clone())
-            .map_err(|error| Stop { code: exit::USAGE, message: crate::error::chain(&error) })
+        Lab::open(self.args.root.as_deref(), self.args.cache.as_deref(), watch, self.cancel.clone()).map_err(
+            |error| match error {
+                lab::Error::Io(_) => Stop::error(&error),
+                error => Stop::usage(crate::error::chain(&error)),
+            },
+        )
     }
 }
 
@@ -80,7 +84,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
-    let result = context(&args).and_then(|context| dispatch(args.command, &context));
+    let result = context(&args).and_then(|context| {
+        dispatch(args.command, &context).map_err(|stop| match stop.code {
+            // Whatever could not be done then, this is why.
+            exit::ERROR if context.cancel.is_cancelled() => Stop::interrupted(),
+            _ => stop,
+        })
+    });
     match result {
         Ok(code) => ExitCode::from(code),
         Err(stop) => {
@@ -119,7 +129,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
 /// Prints an error to standard error.
 #[expect(clippy::print_stderr, reason = "the command line prints")]
 fn complain(message: &str) {
-    eprintln!("kmodlab: {message}");
+    eprintln!("kmodlab: {}", printable(message));
 }
 
 /// Prints a line to standard output; a closed one ends the program quietly, as it ends other tools.

@@ -172,7 +172,9 @@ impl Human {
                     bar.finish_and_clear();
                 }
             }
-            WorkEvent::Warning(text) => self.print(&self.paint(Kind::Skip, &format!("warning: {text}"))),
+            WorkEvent::Warning(text) => {
+                self.print(&self.paint(Kind::Skip, &format!("warning: {}", printable(text))));
+            }
         }
     }
 
@@ -236,19 +238,26 @@ fn past(kind: Kind) -> &'static str {
     }
 }
 
-/// Appends lines, indented. What came from a guest must not reach the terminal as control characters.
+/// Appends lines, indented.
 fn indent(into: &mut String, by: &str, text: &str) {
     for line in text.lines() {
         into.push_str(by);
-        for c in line.chars() {
-            match c {
-                '\t' => into.push('\t'),
-                c if c.is_control() => into.extend(c.escape_default()),
-                c => into.push(c),
-            }
-        }
+        into.push_str(&printable(line));
         into.push('\n');
     }
+}
+
+/// The text with its control characters escaped: what came from a guest must not reach the terminal as they are.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' | '\n' => printable.push(c),
+            c if c.is_control() => printable.extend(c.escape_default()),
+            c => printable.push(c),
+        }
+    }
+    printable
 }
 
 fn style(template: &str) -> ProgressStyle {

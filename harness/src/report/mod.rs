@@ -3,5 +3,5 @@
 mod human;
 mod json;
 
-pub use human::{Human, Verbosity};
+pub use human::{Human, Verbosity, printable};
 pub use json::Json;
