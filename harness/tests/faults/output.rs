@@ -1,0 +1,77 @@
+//! Guests that say too much, or what no terminal should see.
+
+use libtest_mimic::Trial;
+
+use crate::processes::wait_until;
+use crate::project::Project;
+use crate::trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("output::a_flood_is_cut_and_memory_stays_bounded", flood),
+        trial("output::escapes_and_broken_utf8_do_not_reach_the_terminal", garbage),
+        trial("output::a_report_that_cannot_be_written_is_an_error", || {
+            let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
+            let ended = project.run(&[]).finish_into("/dev/full");
+            assert_eq!(ended.code, Some(125), "{ended:#?}");
+            ended.expect_words(&["1 passed", "cannot write the report: No space left on device"]);
+        }),
+    ]
+}
+
+/// The most memory that the harness may ever have in use, in MiB: four times what it keeps of a log.
+const MEMORY: u64 = 96;
+
+fn flood() {
+    let scenario = "steps:\n  - load: { module: fault, params: { kind: flood, count: 12000 } }\n    timeout: 100s\n  \
+                    - run: yes | head -c 6000000\n    timeout: 100s\n";
+    let project = Project::new().scenario("case", scenario);
+    let run = project.run(&["--keep"]).start();
+    let mut most = 0;
+    let status = format!("/proc/{}/status", run.id());
+    // What it is when the process ends shows no more.
+    let over = wait_until(run.id(), "end", || {
+        let status = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        most = most.max(kib.unwrap_or(0) / 1024);
+        None::<()>
+    });
+    assert!(over.is_err_and(|error| error.contains("it ended")));
+    let ended = run.finish();
+    ended.expect_pass();
+    assert!((1..MEMORY).contains(&most), "{most} MiB");
+
+    let artifact =
+        |name: &str| std::fs::read_to_string(project.path("artifacts/x86_64/case").join(name)).unwrap();
+    let log = artifact("kernel.log");
+    assert!(
+        log.contains("] fault: 0 xxx") && log.contains("] fault: 11999 xxx"),
+        "the log has no beginning or no end"
+    );
+    assert!(log.len() < 10 << 20, "{}", log.len());
+    let cut = log.lines().filter(|line| line.contains("were cut"));
+    assert!(cut.count() > 0, "the log does not say that it was cut");
+    let transcript = artifact("transcript.json");
+    assert!(
+        transcript.len() < 7 << 20 && transcript.contains("bytes were cut here]"),
+        "{}",
+        transcript.len()
+    );
+}
+
+fn garbage() {
+    let scenario = "steps:\n  - load: { module: fault, params: { kind: garble } }\n  \
+                    - run: printf '\\033[31mred\\377\\302\\233b\\r'\n    expect: { stdout: other }\n";
+    let project = Project::new().scenario("case", scenario);
+    let ended = project.run(&["-v"]).finish();
+    assert_eq!((ended.code, ended.case().outcome()), (Some(1), "fail"), "{ended:#?}");
+    let text = String::from_utf8(ended.raw.clone()).expect("what is printed is UTF-8");
+    let control = text.chars().find(|&c| c.is_control() && c != '\n');
+    assert_eq!(control, None, "{ended:#?}");
+    // Escaped, it is all there: of the program and of the kernel.
+    ended.expect_words(&[
+        "found `\\u{1b}[31mred\u{fffd}\\u{9b}b",
+        "fault: garble \\u{1b}]0;title\\u{7}\\u{1b}[2J\u{fffd}",
+    ]);
+}
