@@ -1,7 +1,7 @@
 //! What the command line takes.
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
@@ -13,12 +13,18 @@ Examples:
   kmodlab run                               every scenario on every default image
   kmodlab run refcount --image x86_64       those with `refcount` in their id, on one image
   kmodlab run my.yaml --arch arm --cold     one file, booting the guest
+  kmodlab check my.yaml                     what is wrong with a file
   kmodlab list --coverage                   what the scenarios cover, and what not
   kmodlab shell x86_64                      a guest to try things in
   kmodlab doctor                            what is missing on this machine
 
-Exit codes: 0 all passed (skips allowed), 1 a case failed, crashed or timed out, 2 the command line or a file is wrong,
-125 a test could not be made, 130 interrupted. `git bisect run` takes them as they are.";
+Exit codes:
+  0    every case passed or was skipped
+  1    a case failed, crashed or timed out
+  2    the command line or a file is wrong
+  125  no case was bad, but one could not be tested
+  130  interrupted
+`git bisect run` takes 0 as good, 1 as bad, and 125 as a commit to skip.";
 
 /// Boots real kernels in QEMU, loads kernel modules into them, runs scenarios, and says what happened.
 #[derive(Debug, Parser)]
@@ -39,7 +45,7 @@ pub(super) struct Global {
     /// Where kernels, modules and snapshots are kept [default: kmodlab in the user's cache directory]
     #[arg(long, global = true, value_name = "DIR", env = "KMODLAB_CACHE")]
     pub(super) cache: Option<PathBuf>,
-    /// Say more
+    /// Show each step of a case, and its time
     #[arg(short, long, global = true)]
     pub(super) verbose: bool,
 }
@@ -48,7 +54,7 @@ pub(super) struct Global {
 pub(super) enum Subcommand {
     /// Run scenarios
     Run(Run),
-    /// List cases without running them
+    /// List cases, or what they cover, without running them
     List(List),
     /// Validate scenario files without booting anything
     Check(Check),
@@ -58,7 +64,7 @@ pub(super) enum Subcommand {
     Doctor(Doctor),
     /// Print the JSON Schema of scenario files
     Schema,
-    /// Show, fill and empty the cache of images
+    /// List images and the cache; fill and empty the cache
     #[command(subcommand)]
     Image(Image),
     /// Build and list test modules
@@ -94,10 +100,10 @@ pub(super) struct Run {
     /// How many cases run at once [default: from cores and free memory]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: Option<u16>,
-    /// Keep the artifacts of cases that passed, too
+    /// Keep the artifacts of cases that passed, too: logs, trace, transcript, and a script that boots the guest
     #[arg(long)]
     pub(super) keep: bool,
-    /// Where artifacts go [default: runs/ in kmodlab's folder of the user's state directory]
+    /// Where artifacts go [default: kmodlab/runs in the user's state directory, for the last ten runs]
     #[arg(long, value_name = "DIR")]
     pub(super) artifacts: Option<PathBuf>,
     /// What is printed: a report for people to standard error, or one JSON document to standard output
@@ -136,7 +142,7 @@ pub(super) enum AccelChoice {
 pub(super) struct List {
     #[command(flatten)]
     pub(super) selection: Selection,
-    /// Show which rows of the source documents the scenarios cover, and which none does
+    /// Show which rows of the list of behaviours (R1 to R23, P1 to P11) the scenarios cover, and which none does
     #[arg(long)]
     pub(super) coverage: bool,
 }
@@ -177,12 +183,8 @@ pub(super) enum Image {
         #[arg(long)]
         refresh: bool,
     },
-    /// Remove what is in the cache and not in use
-    Clean {
-        /// Only what has not been used for so long, such as `7d`
-        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-        unused_for: Duration,
-    },
+    /// Remove everything from the cache that is not in use
+    Clean,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -208,7 +210,10 @@ fn positive(text: &str) -> Result<f64, String> {
 
 /// Prints a completion script to standard output.
 pub(super) fn completions(shell: Shell) -> u8 {
-    clap_complete::generate(shell, &mut Args::command(), "kmodlab", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "kmodlab", &mut script);
+    // A closed standard output leaves nobody to tell; the generator itself would panic.
+    let _ = std::io::stdout().write_all(&script);
     0
 }
 
