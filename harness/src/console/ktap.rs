@@ -35,6 +35,32 @@ pub enum KtapVerdict {
 }
 
 impl KtapVerdict {
+    /// Every verdict, in the order in which reports list them.
+    pub const ALL: [KtapVerdict; 8] = [
+        KtapVerdict::Pass,
+        KtapVerdict::Skip,
+        KtapVerdict::Todo,
+        KtapVerdict::Xfail,
+        KtapVerdict::Fail,
+        KtapVerdict::Timeout,
+        KtapVerdict::Error,
+        KtapVerdict::Missing,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            KtapVerdict::Pass => "pass",
+            KtapVerdict::Fail => "fail",
+            KtapVerdict::Skip => "skip",
+            KtapVerdict::Todo => "todo",
+            KtapVerdict::Xfail => "xfail",
+            KtapVerdict::Timeout => "timeout",
+            KtapVerdict::Error => "error",
+            KtapVerdict::Missing => "missing",
+        }
+    }
+
     /// Whether this is a failure.
     pub fn is_bad(self) -> bool {
         matches!(self, KtapVerdict::Fail | KtapVerdict::Timeout | KtapVerdict::Error | KtapVerdict::Missing)
@@ -65,13 +91,70 @@ impl KtapTest {
     }
 }
 
+/// A result without subtests below it, or one that its subtests do not explain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Subtest {
+    /// Its name behind those of the tests that it belongs to: `suite/test`. A missing one's is its number: `#3`.
+    pub name: String,
+    /// How it ended.
+    pub verdict: KtapVerdict,
+    /// What stands after the directive, such as why it was skipped.
+    pub reason: Option<String>,
+    /// The lines that came with it.
+    pub diagnostics: Vec<String>,
+}
+
 /// All results of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct KtapReport {
     /// The tests of the outermost level, of every KTAP document in the log.
     pub tests: Vec<KtapTest>,
+    /// How many documents have a version line and no plan, so that nobody can tell whether they are whole.
+    pub unplanned: usize,
     /// What stands after `Bail out!`: the run was given up there.
     pub bail_out: Option<String>,
+}
+
+/// The subtests of a case, from everywhere that it printed some.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Subtests {
+    /// They, in the order in which they came.
+    pub tests: Vec<Subtest>,
+    /// As [`KtapReport::unplanned`].
+    pub unplanned: usize,
+    /// The reasons of [`KtapReport::bail_out`].
+    pub bail_outs: Vec<String>,
+}
+
+impl Subtests {
+    /// Adds what a log had.
+    pub fn add(&mut self, report: KtapReport) {
+        report.tests.into_iter().for_each(|test| self.flatten("", test));
+        self.unplanned += report.unplanned;
+        self.bail_outs.extend(report.bail_out);
+    }
+
+    /// How many ended so.
+    pub fn count(&self, verdict: KtapVerdict) -> usize {
+        self.tests.iter().filter(|test| test.verdict == verdict).count()
+    }
+
+    fn flatten(&mut self, outer: &str, test: KtapTest) {
+        let own = if test.name.is_empty() { format!("#{}", test.number) } else { test.name };
+        let name = if outer.is_empty() { own } else { format!("{outer}/{own}") };
+        let explained = if test.verdict.is_bad() {
+            !test.tests.iter().all(KtapTest::passed)
+        } else {
+            !test.tests.is_empty()
+        };
+        for inner in test.tests {
+            self.flatten(&name, inner);
+        }
+        if !explained {
+            let KtapTest { verdict, reason, diagnostics, .. } = test;
+            self.tests.push(Subtest { name, verdict, reason, diagnostics });
+        }
+    }
 }
 
 /// Reads KTAP out of a log, line by line. Other lines may stand between.
@@ -88,6 +171,9 @@ struct Level {
     indent: usize,
     /// From `# Subtest:`.
     name: Option<String>,
+    /// Whether it is outermost and a version line began it. Below one, and before KUnit printed such lines, a level may
+    /// have no plan, as where the number of a test's parameters is not known.
+    announced: bool,
     plan: Option<u32>,
     tests: Vec<KtapTest>,
     /// Those since the last result.
@@ -162,7 +248,10 @@ impl KtapReader {
         if let Some(level) = self.levels.pop_if(|level| level.indent >= indent) {
             self.unresolved(level);
         }
-        self.level(indent);
+        let outermost = self.levels.is_empty();
+        if let Some(level) = self.level(indent).filter(|_| outermost) {
+            level.announced = true;
+        }
     }
 
     /// The level at an indent, opened if need be. Deeper ones that are still open end without their result.
@@ -254,6 +343,7 @@ impl KtapReader {
     fn close_all(&mut self) {
         while let Some(level) = self.levels.pop() {
             if self.levels.is_empty() {
+                self.report.unplanned += usize::from(level.announced && level.plan.is_none());
                 let tests = self.tests_of(&level.plan, level.tests);
                 self.report.tests.extend(tests);
             } else {
@@ -432,6 +522,36 @@ mod tests {
         let report = read("KTAP version 1\n1..2\nok 1 a\nBail out! no disk\nok 2 b\n");
         assert_eq!(report.bail_out.as_deref(), Some("no disk"));
         assert_eq!(tree(&report.tests), "1.a=Pass 2.=Missing");
+    }
+
+    #[rstest]
+    #[case::planned("KTAP version 1\n1..1\nok 1 a\n", 0)]
+    #[case::empty("TAP version 13\n", 1)]
+    #[case::two("KTAP version 1\nok 1 a\nKTAP version 1\nok 1 b\n", 2)]
+    #[case::parameters("KTAP version 1\n1..1\n  KTAP version 1\n  # Subtest: s\n  ok 1 p\nok 1 s\n", 0)]
+    #[case::old_kunit("    # Subtest: s\n    1..1\n    ok 1 - a\nok 1 - s\n", 0)]
+    fn documents_without_a_plan_are_counted(#[case] log: &str, #[case] unplanned: usize) {
+        assert_eq!(read(log).unplanned, unplanned);
+    }
+
+    #[test]
+    fn subtests_are_those_that_say_something() {
+        let mut subtests = Subtests::default();
+        subtests.add(read(
+            "KTAP version 1\n1..4\n  KTAP version 1\n  1..2\n  # why\n  not ok 1 a\n  ok 2 b # SKIP x\nnot ok 1 s\n\
+             \u{20} KTAP version 1\n  1..1\n  ok 1 a\nnot ok 2 cleanup\n  KTAP version 1\n  1..1\n  ok 1 a\nok 3 t\n",
+        ));
+        subtests.add(read("TAP version 13\nBail out! gone\n"));
+        let shown: Vec<_> =
+            subtests.tests.iter().map(|test| format!("{} {}", test.name, test.verdict.name())).collect();
+        let expected = ["s/a fail", "s/b skip", "cleanup/a pass", "cleanup fail", "t/a pass", "#4 missing"];
+        assert_eq!(shown, expected);
+        assert_eq!((subtests.unplanned, subtests.bail_outs.len()), (1, 1));
+        assert_eq!(subtests.tests[0].diagnostics, ["why"]);
+        assert_eq!(
+            KtapVerdict::ALL.map(|verdict| subtests.count(verdict)).iter().sum::<usize>(),
+            subtests.tests.len()
+        );
     }
 
     #[test]

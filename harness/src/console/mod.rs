@@ -11,6 +11,6 @@ mod splat;
 mod taint;
 
 pub use kmsg::{ConsoleLine, KmsgReader, LogRecord};
-pub use ktap::{KtapReader, KtapReport, KtapTest, KtapVerdict};
+pub use ktap::{KtapReader, KtapReport, KtapTest, KtapVerdict, Subtest, Subtests};
 pub use splat::{Splat, SplatKind, SplatReader};
 pub use taint::{Taint, TaintSet};

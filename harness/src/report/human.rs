@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::console::{KtapVerdict, Subtests};
 use crate::run::{CaseId, CaseReport, Event, Kind, Outcome, Reporter, Totals};
 use crate::work::{Watch, WorkEvent, WorkId};
 
@@ -94,6 +95,10 @@ impl Human {
             state.skipped.push((report.id.clone(), reason));
         }
         if self.verbosity >= Verbosity::Verbose {
+            let subtests = &report.subtests;
+            if !subtests.tests.is_empty() {
+                let _ = write!(line, " ({} subtests: {})", subtests.tests.len(), counts(subtests));
+            }
             if let Some(start) = report.start {
                 let _ = write!(
                     line,
@@ -124,6 +129,11 @@ impl Human {
         };
         let _ = writeln!(text, "  at {}", place.unwrap_or_else(|| report.file.display().to_string()));
         indent(&mut text, "  ", &report.outcome.reason().unwrap_or_default());
+        for test in report.subtests.tests.iter().filter(|test| test.verdict.is_bad()) {
+            let reason = test.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            indent(&mut text, "  ", &format!("{} {}{reason}", test.verdict.name(), test.name));
+            indent(&mut text, "    ", &test.diagnostics.join("\n"));
+        }
         if let Outcome::Crash(crash) = &report.outcome
             && let Some(splat) = &crash.splat
         {
@@ -136,12 +146,7 @@ impl Human {
         if let Some(dir) = &report.artifacts {
             let _ = writeln!(text, "  artifacts: {}", dir.display());
         }
-        let _ = write!(
-            text,
-            "  run it again: kmodlab run {} --image {} -v",
-            report.file.display(),
-            report.id.image
-        );
+        let _ = write!(text, "  run it again: kmodlab {} --image {} -v", report.again, report.id.image);
         text
     }
 
@@ -225,6 +230,13 @@ impl Watch for Human {
     fn work(&self, event: WorkEvent) {
         self.event(&Event::Work(event));
     }
+}
+
+/// How many subtests ended in which way.
+fn counts(subtests: &Subtests) -> String {
+    let counts = KtapVerdict::ALL.map(|verdict| (subtests.count(verdict), verdict.name()));
+    let shown = counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}"));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn past(kind: Kind) -> &'static str {

@@ -29,6 +29,7 @@ struct Case {
     start: Option<Start>,
     ms: u64,
     steps: Vec<Step>,
+    subtests: Vec<Subtest>,
     artifacts: Option<String>,
 }
 
@@ -44,6 +45,14 @@ struct Step {
     line: u32,
     passed: bool,
     ms: u64,
+}
+
+#[derive(Serialize)]
+struct Subtest {
+    name: String,
+    outcome: &'static str,
+    reason: Option<String>,
+    diagnostics: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +86,17 @@ impl From<&CaseReport> for Case {
                     line: step.place.line,
                     passed: step.passed,
                     ms: millis(step.time),
+                })
+                .collect(),
+            subtests: report
+                .subtests
+                .tests
+                .iter()
+                .map(|test| Subtest {
+                    name: test.name.clone(),
+                    outcome: test.verdict.name(),
+                    reason: test.reason.clone(),
+                    diagnostics: test.diagnostics.clone(),
                 })
                 .collect(),
             artifacts: report.artifacts.as_ref().map(|dir| dir.display().to_string()),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::outcome::{Outcome, Place, Totals};
+use crate::console::Subtests;
 use crate::work::WorkEvent;
 
 /// Names a case: a scenario on an image.
@@ -72,6 +73,8 @@ pub struct CaseReport {
     pub title: String,
     /// The scenario's file.
     pub file: PathBuf,
+    /// The arguments of `kmodlab` that run it again, but for the image.
+    pub again: String,
     /// The rows of the source documents that it covers.
     pub covers: Vec<String>,
     /// How it ended.
@@ -82,6 +85,8 @@ pub struct CaseReport {
     pub time: Duration,
     /// The steps that were done.
     pub steps: Vec<StepReport>,
+    /// The results that it printed as KTAP.
+    pub subtests: Subtests,
     /// The end of the kernel log, else of the console.
     pub log_tail: Vec<String>,
     /// The folder with its artifacts, where they are kept.

@@ -9,11 +9,11 @@ use super::event::{CaseId, Event, Reporter, StepReport};
 use super::outcome::{Crash, Failure, Outcome, Phase, Place, Timeout};
 use super::transcript::{StepRecord, Transcript};
 use super::{Limits, Session, SessionError};
-use crate::console::TaintSet;
+use crate::console::{ConsoleLine, KtapReader, KtapReport, Subtests, TaintSet};
 use crate::guest::proto::Port;
 use crate::guest::{self, Errno, Guest, RequestId};
 use crate::scenario::Scenario;
-use crate::scenario::expect::{Expect, Mismatch, check_trouble};
+use crate::scenario::expect::{Expect, Mismatch, all_skipped, check_subtests, check_trouble};
 use crate::scenario::step::Step;
 use crate::yaml::{Position, Spanned};
 
@@ -88,6 +88,7 @@ pub(super) struct Executor<'a> {
     pub(super) tracing: Option<RequestId>,
     transcript: Transcript,
     reports: Vec<StepReport>,
+    subtests: Subtests,
 }
 
 /// What remains of a case that was executed.
@@ -97,6 +98,7 @@ pub(super) struct Executed {
     pub(super) session: Session,
     pub(super) transcript: Transcript,
     pub(super) reports: Vec<StepReport>,
+    pub(super) subtests: Subtests,
 }
 
 impl<'a> Executor<'a> {
@@ -121,6 +123,7 @@ impl<'a> Executor<'a> {
             tracing: None,
             transcript: Transcript::default(),
             reports: Vec::new(),
+            subtests: Subtests::default(),
         }
     }
 
@@ -143,18 +146,36 @@ impl<'a> Executor<'a> {
 
     /// Does every step, and then holds everything captured against what is expected.
     pub(super) fn run(mut self) -> Executed {
-        let outcome = self.outcome();
-        Executed { outcome, session: self.session, transcript: self.transcript, reports: self.reports }
+        let ended = self.do_steps();
+        self.begin_step(None);
+        if ended.is_ok() {
+            // What goes wrong here goes wrong again, and is told, when the kernel's trouble is looked for.
+            let _ = self.guest().sync(Port::Log);
+        }
+        let mut reader = KtapReader::default();
+        let records = self.session.guest().streams().records();
+        records.iter().flat_map(|record| record.text.lines()).for_each(|line| reader.push_line(line));
+        self.subtests.add(reader.finish());
+        let outcome = match ended {
+            Ok(()) => self.outcome(),
+            Err(outcome) => outcome.map(|outcome| *outcome),
+        };
+        let Executor { session, transcript, reports, subtests, .. } = self;
+        Executed { outcome, session, transcript, reports, subtests }
     }
 
-    fn outcome(&mut self) -> Option<Outcome> {
+    /// Does the steps up to one that ends the case.
+    fn do_steps(&mut self) -> Result<(), Option<Box<Outcome>>> {
         for (index, step) in self.steps.scenario.steps.value.iter().enumerate() {
             let name = step_name(index, &step.value);
             if let Err(error) = self.step(&name, step) {
-                return self.ended(Some(&name), self.steps.place(step.at), error);
+                return Err(self.ended(Some(&name), self.steps.place(step.at), error).map(Box::new));
             }
         }
-        self.begin_step(None);
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Option<Outcome> {
         let expect = self.steps.scenario.expect.as_ref();
         let place = self.steps.place(self.steps.scenario.name.at);
         let mut mismatches =
@@ -167,8 +188,9 @@ impl<'a> Executor<'a> {
             Ok((_, Some(crash))) => return Some(Outcome::Crash(crash)),
             Ok((missing, None)) => mismatches.extend(missing),
         }
+        mismatches.extend(check_subtests(expect, &self.subtests));
         if mismatches.is_empty() {
-            return Some(Outcome::Pass);
+            return Some(all_skipped(expect, &self.subtests).map_or(Outcome::Pass, Outcome::Skip));
         }
         let mismatches = mismatches.iter().map(ToString::to_string).collect();
         Some(Outcome::Fail(Failure { place, step: None, mismatches }))
@@ -184,6 +206,9 @@ impl<'a> Executor<'a> {
         self.begin_step(step.value.timeout.map(|timeout| timeout.0));
         let result = self.act(&step.value.action).and_then(|output| {
             self.transcript.add(StepRecord::new(name, &output));
+            if let Output::Program(finished) | Output::Stopped(finished) = &output {
+                self.subtests.add(printed(&finished.stdout.text()));
+            }
             let nothing = Expect::default();
             let expect = step.value.expect.as_ref().unwrap_or(&nothing);
             match self.check(expect, &output)? {
@@ -291,8 +316,29 @@ impl<'a> Executor<'a> {
     }
 }
 
+/// The results that a program printed. What it quotes of the kernel log, timestamps and all, is none of its own.
+fn printed(stdout: &str) -> KtapReport {
+    let mut reader = KtapReader::default();
+    let own = stdout.lines().filter(|line| ConsoleLine::parse(line).time.is_none());
+    own.for_each(|line| reader.push_line(line));
+    reader.finish()
+}
+
 /// What reports call a step.
 pub(super) fn step_name(index: usize, step: &Step) -> String {
     let what = step.name.clone().unwrap_or_else(|| step.action.to_string());
     format!("step {} ({what})", index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_log_in_a_programs_output_is_no_result_of_the_program() {
+        let names = |report: KtapReport| report.tests.into_iter().map(|test| test.name).collect::<Vec<_>>();
+        let dmesg = "[    1.000000] KTAP version 1\n[    1.000000] 1..1\n[    1.000000] not ok 1 boot\n";
+        assert_eq!(names(printed(dmesg)), [""; 0]);
+        assert_eq!(names(printed(&format!("TAP version 13\n1..1\n{dmesg}ok 1 own\n"))), ["own"]);
+    }
 }

@@ -13,6 +13,7 @@ use super::outcome::{Kind, Outcome};
 use super::start::{Bootable, StartError, Starter};
 use super::transcript::{last_lines, log_tail, write_artifacts};
 use super::{Limits, Session};
+use crate::console::Subtests;
 use crate::image::cache;
 use crate::image::depmod::Modules;
 use crate::image::prepare::Prepared;
@@ -125,11 +126,13 @@ impl<'a> Runner<'a> {
             id,
             title: case.scenario.name.value.clone(),
             file: case.path.clone(),
+            again: case.again.clone(),
             covers: case.scenario.covers.iter().map(|row| row.value.to_string()).collect(),
             outcome: Outcome::Pass,
             start: None,
             time: Duration::ZERO,
             steps: Vec::new(),
+            subtests: Subtests::default(),
             log_tail: Vec::new(),
             artifacts: None,
         };
@@ -160,10 +163,11 @@ impl<'a> Runner<'a> {
         let session = Session::new(guest, start, material);
         let steps = Steps { scenario: &case.scenario, file: &case.path };
         let executor = Executor::new(session, &report.id, steps, self.options.limits, self.reporter);
-        let Executed { outcome, mut session, transcript, reports } = executor.run();
+        let Executed { outcome, mut session, transcript, reports, subtests } = executor.run();
         report.time = begun.elapsed();
         report.outcome = outcome.ok_or(Early::Cancelled)?;
         report.steps = reports;
+        report.subtests = subtests;
         if report.outcome.kind() != Kind::Pass {
             report.log_tail = log_tail(session.guest().streams(), TAIL);
         }

@@ -28,6 +28,8 @@ pub struct Case {
     pub image: String,
     /// The scenario's file.
     pub path: PathBuf,
+    /// The arguments of `kmodlab` that run it again, but for the image.
+    pub again: String,
     /// The scenario, with the image's values in it.
     pub scenario: Arc<Scenario>,
 }
@@ -49,6 +51,7 @@ pub fn expand(files: &[File], targets: &[Target], context: Context<'_>) -> Resul
                     scenario_id: file.id.clone(),
                     image: target.name.clone(),
                     path: file.path.clone(),
+                    again: format!("run {}", file.path.display()),
                     scenario: Arc::new(scenario),
                 }),
                 Err(found) => diagnostics.extend(found),

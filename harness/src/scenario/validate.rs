@@ -243,6 +243,7 @@ impl<'a> Checker<'a> {
         let end = [
             ("splats", expect.splats.as_ref().map(|it| it.at)),
             ("taint", expect.taint.as_ref().map(|it| it.at)),
+            ("ktap", expect.ktap.as_ref().map(|it| it.at)),
         ];
         self.misplaced(
             &program,

@@ -2,6 +2,7 @@
 
 mod event;
 mod kprobe;
+mod ktap;
 mod module;
 mod number;
 mod program;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub use event::{EventCount, EventPattern, TraceExpect};
 pub use kprobe::{FlagName, KprobeCount, KprobePattern, KprobesExpect, ProbeKind};
+pub use ktap::{KtapExpect, all_skipped, check_subtests};
 pub use module::ModuleExpect;
 pub use number::Num;
 pub use program::{End, Program};
@@ -62,6 +64,10 @@ pub struct Expect {
     /// Modules, as they are now.
     #[serde(default)]
     pub modules: BTreeMap<Spanned<String>, ModuleExpect>,
+    /// Subtests: results in KTAP, in the kernel log since the case began and in the standard output of steps. None of
+    /// them may fail unless this says so. Only at the end of the scenario.
+    #[serde(default)]
+    pub ktap: Option<Spanned<KtapExpect>>,
     /// Reports of trouble (WARN, BUG, oops and the like) that the kernel must make; any other makes the case a crash.
     /// Only at the end of the scenario.
     #[serde(default)]
