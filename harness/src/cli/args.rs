@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
@@ -183,8 +184,12 @@ pub(super) enum Image {
         #[arg(long)]
         refresh: bool,
     },
-    /// Remove everything from the cache that is not in use
-    Clean,
+    /// Remove what is in the cache and not in use
+    Clean {
+        /// Only what has not been used for so long, such as `7d`
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+        unused_for: Duration,
+    },
 }
 
 #[derive(Debug, clap::Subcommand)]

@@ -201,7 +201,8 @@ fn parrot() -> &'static (Machine, Entry) {
         let spec = lab.image(IMAGE).unwrap();
         let prepared = lab.store().prepare(&spec, &Unwatched, &cancel).unwrap();
         let (arch, memory_mib) = (spec.arch, spec.memory.mib());
-        let machine = Machine { arch, memory_mib, smp: 1, accel: Accel::Tcg, devices: Vec::new() };
+        let machine =
+            Machine { arch, memory_mib, smp: 1, accel: Accel::Tcg, fast_firmware: true, devices: Vec::new() };
         let source = common::repository().join("harness/tests/faults/parrot.c");
         let qemu = process::find(arch.qemu).unwrap();
         let key =
