@@ -11,7 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("boot::a_panic_is_an_error_with_the_consoles_last_lines", || {
             for cold in [false, true] {
-                let ended = run("cryptomgr.notests, rdinit=/nowhere", if cold { &["--cold"] } else { &[] });
+                let ended = run("rdinit=/nowhere", if cold { &["--cold"] } else { &[] });
                 let case = ended.case();
                 assert_eq!((ended.code, case.outcome()), (Some(125), "error"), "{ended:#?}");
                 assert!(case.reason().starts_with("the guest does not start: kernel panic: "), "{case:?}");
@@ -25,14 +25,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         }),
         trial("boot::a_kernel_that_says_nothing_is_an_error_at_the_deadline", || {
             // The initial program waits for input, and no agent is there.
-            let ended = run("cryptomgr.notests, rdinit=/bin/cat", &["--timeout-scale", "0.04"]);
+            let ended = run("rdinit=/bin/cat", &["--timeout-scale", "0.04"]);
             let case = ended.case();
             assert_eq!((ended.code, case.outcome()), (Some(125), "error"), "{ended:#?}");
             let reason = "the guest does not start: the guest's agent did not answer within 4s 800ms";
             assert_eq!(case.reason(), reason);
         }),
         trial("boot::an_agent_that_ends_is_an_error", || {
-            let ended = run("cryptomgr.notests, rdinit=/bin/false", &[]);
+            let ended = run("rdinit=/bin/false", &[]);
             let case = ended.case();
             assert_eq!((ended.code, case.outcome()), (Some(125), "error"), "{ended:#?}");
             assert!(case.reason().contains("kernel panic: Attempted to kill init"), "{case:?}");
@@ -40,6 +40,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn run(arguments: &str, args: &[&str]) -> Ended {
-    Project::new().scenario("case", STEPS).kernel_arguments(arguments).run(args).finish()
+fn run(argument: &str, args: &[&str]) -> Ended {
+    Project::new().scenario("case", STEPS).kernel_argument(argument).run(args).finish()
 }

@@ -54,13 +54,12 @@ impl Project {
         self
     }
 
-    /// Replaces the image's kernel arguments.
-    pub(crate) fn kernel_arguments(self, arguments: &str) -> Self {
+    /// Adds to the image's kernel arguments.
+    pub(crate) fn kernel_argument(self, argument: &str) -> Self {
         let file = self.path(&format!("images/{IMAGE}.yaml"));
         let text = fs::read_to_string(&file).unwrap();
-        let lines = text.lines().filter(|line| !line.starts_with("cmdline:"));
-        let text: String = lines.map(|line| format!("{line}\n")).collect();
-        fs::write(file, format!("{text}cmdline: [{arguments}]\n")).unwrap();
+        let (before, after) = text.split_once("\ncmdline: [").unwrap();
+        fs::write(file, format!("{before}\ncmdline: [{argument}, {after}")).unwrap();
         self
     }
 
