@@ -52,7 +52,7 @@ pub(super) fn doctor(context: &Context, args: &Doctor) -> Result<u8, Stop> {
         say(packages.into_iter().collect::<Vec<_>>().join(" "));
         return Ok(0);
     }
-    findings.push(archive(&lab, &context.cancel));
+    findings.push(archive(&context.cancel));
     findings.extend(archs.iter().map(|&arch| kvm(arch, &context.cancel)));
     findings.push(disk(&lab));
     let bad = findings.iter().filter(|finding| matches!(finding.state, State::Bad(..))).count();
@@ -100,9 +100,8 @@ impl Finding {
 fn tools() -> Vec<Finding> {
     let tools = [
         ("make", "make", "builds modules"),
-        ("apt-get", "apt", "fetches kernels; without it, use a kernel tree"),
+        ("apt-get", "apt", "fetches kernels"),
         ("strip", "binutils", "strips modules"),
-        // kbuild's host programs are linked with it (Debian's linux-kbuild).
     ];
     let mut findings: Vec<Finding> = tools
         .iter()
@@ -146,12 +145,11 @@ fn compiler(arch: Arch, cancel: &Cancel) -> Finding {
     Finding::new(format!("compiler for {arch}"), state)
 }
 
-fn archive(lab: &Lab, cancel: &Cancel) -> Finding {
+fn archive(cancel: &Cancel) -> Finding {
     let state = match debian::mirror(cancel) {
         Ok(_) => State::Good("the host's apt, or the environment, names one".into()),
         Err(error) => State::Bad(crate::error::chain(&error), Vec::new()),
     };
-    let _ = lab;
     Finding::new("Debian mirror", state)
 }
 

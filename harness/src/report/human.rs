@@ -197,7 +197,7 @@ impl Human {
             .collect();
         let counts = if counts.is_empty() { "no case".to_owned() } else { counts.join(", ") };
         let end = if interrupted { "; interrupted" } else { "" };
-        self.print(&format!("\n{} cases in {:.1} s: {counts}{end}", totals.all(), time.as_secs_f64()));
+        self.print(&format!("\n{} in {:.1} s: {counts}{end}", count_cases(totals.all()), time.as_secs_f64()));
     }
 }
 
@@ -209,7 +209,7 @@ impl Reporter for Human {
                 let bar = self.bars.add(ProgressBar::new(*cases as u64));
                 bar.set_style(overall());
                 state.total = Some(bar);
-                self.print(&format!("{cases} cases, {jobs} at once"));
+                self.print(&format!("{}, {jobs} at once", count_cases(*cases)));
             }
             Event::Work(event) => self.work(&mut state, event),
             Event::CaseStarted(id) => self.case_started(&mut state, id),
@@ -237,6 +237,10 @@ fn counts(subtests: &Subtests) -> String {
     let counts = KtapVerdict::ALL.map(|verdict| (subtests.count(verdict), verdict.name()));
     let shown = counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}"));
     shown.collect::<Vec<_>>().join(", ")
+}
+
+fn count_cases(count: usize) -> String {
+    format!("{count} case{}", if count == 1 { "" } else { "s" })
 }
 
 fn past(kind: Kind) -> &'static str {

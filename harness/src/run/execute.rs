@@ -176,8 +176,9 @@ impl<'a> Executor<'a> {
     }
 
     fn outcome(&mut self) -> Option<Outcome> {
-        let expect = self.steps.scenario.expect.as_ref();
-        let place = self.steps.place(self.steps.scenario.name.at);
+        let expect = self.steps.scenario.expect.as_deref();
+        let at = self.steps.scenario.expect.as_ref().map_or(self.steps.scenario.name.at, |expect| expect.at);
+        let place = self.steps.place(at);
         let mut mismatches =
             match expect.map_or(Ok(Vec::new()), |expect| self.check(expect, &Output::Nothing)) {
                 Ok(mismatches) => mismatches,
@@ -232,7 +233,7 @@ impl<'a> Executor<'a> {
             // The guest may be unable to say more; then what it has said must do.
             self.step_deadline = Instant::now() + Duration::from_secs(2);
             let silent = self.guest().sync(Port::Log).is_err();
-            let expect = self.steps.scenario.expect.as_ref();
+            let expect = self.steps.scenario.expect.as_deref();
             let guest = self.session.guest();
             let splats = if silent { guest.last_words() } else { guest.streams().splats() };
             let trouble = check_trouble(expect, splats, TaintSet::default());
@@ -291,7 +292,7 @@ impl<'a> Executor<'a> {
             }
             Err(_) => before,
         };
-        let expect = self.steps.scenario.expect.as_ref();
+        let expect = self.steps.scenario.expect.as_deref();
         let splats = self.session.guest().streams().splats();
         let trouble = check_trouble(expect, splats, TaintSet::from_bits(after & !before));
         let splat = trouble.unexpected_splats.first().and_then(|&index| splats.get(index));

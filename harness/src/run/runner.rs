@@ -201,8 +201,10 @@ impl<'a> Runner<'a> {
             fast_firmware: true,
             devices: Vec::new(),
         };
-        let (guest, start) =
-            self.starter.start(&machine, &bootable(&image.prepared)).map_err(|error| error.to_string())?;
+        let (guest, start) = self.starter.start(&machine, &bootable(&image.prepared)).map_err(|error| {
+            let console = last_lines(&error.console, TAIL).join("\n  ");
+            format!("the guest does not start: {error}\nthe end of the console:\n  {console}")
+        })?;
         Ok(Session::new(guest, start, material))
     }
 

@@ -40,7 +40,7 @@ pub struct Scenario {
     pub steps: Spanned<Vec<Spanned<Step>>>,
     /// What is expected of everything captured, once all steps are done.
     #[serde(default)]
-    pub expect: Option<Expect>,
+    pub expect: Option<Spanned<Expect>>,
 }
 
 impl Scenario {

@@ -118,7 +118,7 @@ impl<'a> Checker<'a> {
         for step in &scenario.steps.value {
             self.step(step);
         }
-        if let Some(expect) = &scenario.expect {
+        if let Some(Spanned { value: expect, .. }) = &scenario.expect {
             self.expect(expect, Place::End);
         }
     }
