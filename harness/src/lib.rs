@@ -65,6 +65,7 @@ pub mod process;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod selftest;
 pub mod trace;
 pub mod vm;
 pub mod work;

@@ -15,6 +15,7 @@ Examples:
   kmodlab run refcount --image x86_64       those with `refcount` in their id, on one image
   kmodlab run my.yaml --arch arm --cold     one file, booting the guest
   kmodlab check my.yaml                     what is wrong with a file
+  kmodlab selftest ftrace test.d/kprobe     the kernel's own tests of probes
   kmodlab list --coverage                   what the scenarios cover, and what not
   kmodlab shell x86_64                      a guest to try things in
   kmodlab doctor                            what is missing on this machine
@@ -55,6 +56,9 @@ pub(super) struct Global {
 pub(super) enum Subcommand {
     /// Run scenarios
     Run(Run),
+    /// Run the kernel's own tests
+    #[command(subcommand)]
+    Selftest(Selftest),
     /// List cases, or what they cover, without running them
     List(List),
     /// Validate scenario files without booting anything
@@ -84,6 +88,13 @@ pub(super) struct Selection {
     /// Scenario files, folders of them, or a part of a scenario's id [default: every scenario]
     #[arg(value_name = "SCENARIO")]
     pub(super) scenarios: Vec<String>,
+    #[command(flatten)]
+    pub(super) targets: Targets,
+}
+
+/// On which images.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Targets {
     /// Only on this image; may be repeated [default: the default images]
     #[arg(short, long = "image", value_name = "NAME")]
     pub(super) images: Vec<String>,
@@ -96,6 +107,30 @@ pub(super) struct Selection {
 pub(super) struct Run {
     #[command(flatten)]
     pub(super) selection: Selection,
+    #[command(flatten)]
+    pub(super) running: Running,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Selftest {
+    /// Run tests of tracing: `tools/testing/selftests/ftrace` of the image's kernel, each test in a guest of its own
+    Ftrace(Ftrace),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Ftrace {
+    /// Parts of tests' paths, such as `test.d/kprobe` [default: every test]
+    #[arg(value_name = "PATTERN")]
+    pub(super) patterns: Vec<String>,
+    #[command(flatten)]
+    pub(super) targets: Targets,
+    #[command(flatten)]
+    pub(super) running: Running,
+}
+
+/// How cases are run and reported.
+#[derive(Debug, clap::Args)]
+pub(super) struct Running {
     #[command(flatten)]
     pub(super) machine: Machine,
     /// How many cases run at once [default: from cores and free memory]

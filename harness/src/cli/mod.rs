@@ -9,6 +9,7 @@ mod module;
 mod run;
 mod schema;
 mod select;
+mod selftest;
 mod shell;
 
 use std::process::ExitCode;
@@ -115,6 +116,7 @@ fn context(args: &Args) -> Result<Context, Stop> {
 fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
     match command {
         Subcommand::Run(args) => run::run(context, &args),
+        Subcommand::Selftest(args) => selftest::selftest(context, &args),
         Subcommand::List(args) => list::list(context, &args),
         Subcommand::Check(args) => check::check(context, &args),
         Subcommand::Shell(args) => shell::shell(context, &args),

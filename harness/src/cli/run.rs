@@ -9,13 +9,25 @@ use fs_err as fs;
 
 use super::args::{self, AccelChoice, Format};
 use super::{Context, Stop, exit, select};
+use crate::lab::Lab;
 use crate::report::Json;
 use crate::run::{self, Event, Limits, Options, Reporter, default_jobs, run_all};
+use crate::scenario::expand::Case;
 
 /// Runs the selected cases; the exit code says how they ended.
 pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
     let lab = context.lab()?;
     let cases = select::cases(&lab, &args.selection)?;
+    run_cases(context, &lab, &cases, &args.running)
+}
+
+/// Runs cases and reports on them; the exit code says how they ended.
+pub(super) fn run_cases(
+    context: &Context,
+    lab: &Lab,
+    cases: &[Case],
+    args: &args::Running,
+) -> Result<u8, Stop> {
     let most = lab.images().iter().map(|image| image.memory.mib()).max().unwrap_or(256);
     let jobs = args.jobs.map_or_else(|| default_jobs(most), usize::from);
     let artifacts = match &args.artifacts {
@@ -26,7 +38,7 @@ pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
     let json = (args.format == Format::Json).then(|| Json::new(io::stdout()));
     let mut reporters: Vec<&dyn Reporter> = vec![&*context.human];
     reporters.extend(json.iter().map(|json| json as &dyn Reporter));
-    let summary = run_all(&lab, &cases, jobs, options, &Each(reporters));
+    let summary = run_all(lab, cases, jobs, options, &Each(reporters));
     match json.map_or(Ok(()), Json::finish) {
         // A reader that has seen enough, such as `head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

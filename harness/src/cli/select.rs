@@ -23,7 +23,7 @@ pub(super) fn images(lab: &Lab, names: &[String], archs: &[Arch]) -> Result<Vec<
 
 /// The cases that a selection means.
 pub(super) fn cases(lab: &Lab, selection: &Selection) -> Result<Vec<Case>, Stop> {
-    let images = images(lab, &selection.images, &selection.archs)?;
+    let images = images(lab, &selection.targets.images, &selection.targets.archs)?;
     lab.cases(&selection.scenarios, &images).map_err(|error| match error {
         lab::Error::Scenarios(errors) => Stop::usage(format!("scenarios are wrong\n{errors}")),
         error => Stop::usage(crate::error::chain(&error)),

@@ -26,7 +26,35 @@ pub struct Rules<'a> {
 /// Where the package is broken, or has a path that leads out of `dest`; where something cannot be written; of kind
 /// [`io::ErrorKind::Interrupted`] when `cancel` came.
 pub fn unpack(deb: &Path, dest: &Path, rules: &mut Rules<'_>, cancel: &Cancel) -> io::Result<()> {
+    unpack_tar(data(deb)?, dest, rules, cancel)
+}
+
+/// Unpacks, in the same way, the tar archive in xz that is a file of `deb`: the first one whose path `is_wanted`. It is
+/// read as a stream, and so may be big.
+///
+/// # Errors
+///
+/// As [`unpack`], and where there is no such file.
+pub fn unpack_inner(
+    deb: &Path,
+    is_wanted: impl Fn(&Path) -> bool,
+    dest: &Path,
+    rules: &mut Rules<'_>,
+    cancel: &Cancel,
+) -> io::Result<()> {
     let mut archive = tar::Archive::new(data(deb)?);
+    for entry in archive.entries()? {
+        let entry = entry?;
+        if is_wanted(&plain(&entry.path()?)?) {
+            let entry = BufReader::with_capacity(256 * 1024, entry);
+            return unpack_tar(liblzma::bufread::XzDecoder::new(entry), dest, rules, cancel);
+        }
+    }
+    Err(broken("the archive in it is missing".to_owned()))
+}
+
+fn unpack_tar(from: impl Read, dest: &Path, rules: &mut Rules<'_>, cancel: &Cancel) -> io::Result<()> {
+    let mut archive = tar::Archive::new(from);
     // Links come last, so that nothing is written through one.
     let mut links = Vec::new();
     for entry in archive.entries()? {
@@ -197,6 +225,33 @@ pub(super) mod tests {
             |name| std::os::unix::fs::MetadataExt::mode(&fs::metadata(dest.join(name)).unwrap()) & 0o777;
         assert_eq!((mode("a"), mode("b/c")), (0o644, 0o755));
         assert_eq!(fs::read_dir(&dest).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn an_archive_in_a_package_is_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (deb, dest) = (dir.path().join("p.deb"), dir.path().join("d"));
+        let mut inner = tar::Builder::new(Vec::new());
+        for (name, content) in [("src-1/a", "1"), ("src-1/b/c", "2")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            inner.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        let inner = liblzma::encode_all(&inner.into_inner().unwrap()[..], 1).unwrap();
+        package(&deb, &[("usr/config.xz", b"x"), ("usr/src-1.tar.xz", &inner)], &[]);
+        let mut rules = Rules {
+            file: &mut |path, content| Ok(path.ends_with("c").then_some((path, content))),
+            link: &mut |_, _| None,
+        };
+        let mut unpack = |suffix: &str| {
+            let is_wanted = |path: &Path| path.to_string_lossy().ends_with(suffix);
+            unpack_inner(&deb, is_wanted, &dest, &mut rules, &Cancel::new().unwrap())
+        };
+        unpack(".tar.xz").unwrap();
+        assert!(unpack(".tar").is_err() && unpack("config.xz").is_err());
+        assert_eq!(fs::read(dest.join("src-1/b/c")).unwrap(), b"2");
+        assert!(!dest.join("src-1/a").exists());
     }
 
     #[test]

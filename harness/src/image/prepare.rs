@@ -154,6 +154,19 @@ impl Store {
         Ok(Debian::new(&self.cache, spec.arch, watch, cancel).forget(kernel, userland)?)
     }
 
+    /// What the harness uses of the sources of an image's kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::prepare`].
+    pub fn sources(&self, image: &Prepared, watch: &dyn Watch, cancel: &Cancel) -> Result<Entry, Error> {
+        let KernelSource::Debian(kernel) = &image.spec.kernel;
+        let debian = Debian::new(&self.cache, image.spec.arch, watch, cancel);
+        let package =
+            image.packages.first().ok_or_else(|| io::Error::other("the image has no kernel's package"))?;
+        Ok(debian.source(&kernel.suite, package)?)
+    }
+
     /// The image, made ready to boot with what the cache has, and what it has not.
     ///
     /// # Errors

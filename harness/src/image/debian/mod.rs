@@ -218,6 +218,32 @@ impl<'a> Debian<'a> {
         )
     }
 
+    /// What the harness uses of a kernel's sources, in the very version of the kernel's package `image`; from the cache,
+    /// or else from the archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Debian::kernel`].
+    pub fn source(&self, suite: &str, image: &Package) -> Result<Entry, Error> {
+        let mut numbers = image.version.split(['.', '-']);
+        let series = [numbers.next(), numbers.next()].map(Option::unwrap_or_default).join(".");
+        let name = format!("linux-source-{series}");
+        let key = KeyBuilder::new(format!("{name} {} of {suite}", image.version))
+            .part("source", "debian kernel source")
+            .part("suite", suite)
+            .part("package", &name)
+            .part("version", &image.version)
+            .finish();
+        let resolve = || {
+            let archive = self.archive(suite)?;
+            Ok(vec![archive.show(&name, self.arch.debian, Some(&image.version))?.package])
+        };
+        self.resolved(suite, &key, resolve, |packages| match packages {
+            [package] => self.unpack(suite, package, &Layout::Source),
+            _ => Err(broken_record()),
+        })
+    }
+
     /// Forgets which packages the sources were resolved to, so that the next use asks the archive again.
     ///
     /// # Errors

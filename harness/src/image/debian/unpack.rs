@@ -14,6 +14,9 @@ use crate::work::Cancel;
 /// Modules take a fifth of their size so, at a level that costs less time than their decompression from the package.
 const MODULE_LEVEL: i32 = 3;
 
+/// What is kept of the kernel's sources: what the harness runs of the kernel's own tests.
+const SOURCES: [&str; 1] = [crate::selftest::ftrace::FOLDER];
+
 const HEADERS: &str = "usr/src/linux-headers-";
 const KBUILD: &str = "usr/lib/linux-kbuild-";
 
@@ -34,6 +37,8 @@ pub(super) enum Layout {
     Kbuild,
     /// `busybox`.
     Busybox,
+    /// The kernel's sources: of all of them those in [`SOURCES`].
+    Source,
 }
 
 impl Layout {
@@ -43,6 +48,7 @@ impl Layout {
             Layout::Kernel => key.part("layout", "kernel 1"),
             Layout::Kbuild => key.part("layout", "kbuild 1"),
             Layout::Busybox => key.part("layout", "busybox 1"),
+            Layout::Source => key.part("layout", "source 1").part("kept", SOURCES.join(" ")),
             Layout::Headers { kbuild, common } => {
                 let architectures: Vec<_> = Arch::all().map(|arch| arch.kbuild).collect();
                 let key = key.part("layout", "headers 2").part("architectures", architectures.join(" "));
@@ -65,6 +71,7 @@ impl Layout {
                 |path| path.ends_with("bin/busybox").then(|| "busybox".into()),
                 "busybox",
             ),
+            Layout::Source => source(deb, dest, cancel),
         }
     }
 }
@@ -94,6 +101,20 @@ fn expect(dest: &Path, what: &str) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, format!("the package has no {what}"))),
     }
+}
+
+/// The package has the sources as `usr/src/linux-source-<version>.tar.xz`, with one folder in it.
+fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
+    let is_wanted = |path: &Path| {
+        path.starts_with("usr/src") && path.to_str().is_some_and(|path| path.ends_with(".tar.xz"))
+    };
+    let mut file = |path: PathBuf, content| {
+        let path: PathBuf = path.components().skip(1).collect();
+        Ok(SOURCES.iter().any(|kept| path.starts_with(kept)).then_some((path, content)))
+    };
+    let mut rules = Rules { file: &mut file, link: &mut |_, _| None };
+    deb::unpack_inner(deb, is_wanted, dest, &mut rules, cancel)?;
+    SOURCES.iter().try_for_each(|kept| expect(dest, kept))
 }
 
 fn kernel(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {

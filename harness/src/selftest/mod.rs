@@ -1,0 +1,3 @@
+//! The kernel's own tests, as cases.
+
+pub mod ftrace;
