@@ -9,8 +9,8 @@ pub use source::{Source, Sources};
 /// Why a module could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such test module.
-    #[error("there is no test module `{name}` in `{dir}`")]
+    /// There is no such module.
+    #[error("there is no module `{name}` in `{dir}`")]
     Unknown {
         /// Its name.
         name: String,
@@ -45,6 +45,9 @@ pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The kernel's sources could not be had.
+    #[error(transparent)]
+    Image(#[from] crate::image::prepare::Error),
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] crate::image::cache::Error),

@@ -69,6 +69,21 @@ impl Sources {
         })
     }
 
+    /// The module in the file `file` of a kernel's `sources`, as [`crate::image::prepare::Store::sources`] has them; with
+    /// its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unknown`] where it is not there, or is no module by itself.
+    pub fn of_kernel(sources: &Path, file: &str) -> Result<(Self, String), Error> {
+        let dir = sources.join(file);
+        let name = dir.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let unknown = || Error::Unknown { name: file.to_owned(), dir: "the kernel's sources".to_owned() };
+        let sources =
+            Some(dir).filter(|dir| dir.is_dir()).map(|dir| Sources::single(&dir)).ok_or_else(unknown)??;
+        Ok((sources, name))
+    }
+
     /// The folder that holds the modules' folders.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -37,8 +37,8 @@ impl Material {
     }
 
     fn test_module(&self, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
-        let built = self.built.get(name).ok_or_else(|| format!("test module `{name}` was not built"))?;
-        let read = |module: &Built| Ok((module.name.clone(), fs::read(module.ko())?));
+        let built = self.built.get(name).ok_or_else(|| format!("module `{name}` was not built"))?;
+        let read = |module: &Built| Ok((kernel_name(&module.name), fs::read(module.ko())?));
         built.iter().map(read).collect::<std::io::Result<_>>().map_err(|error| error.to_string())
     }
 

@@ -14,13 +14,13 @@ use super::start::{Bootable, StartError, Starter};
 use super::transcript::{last_lines, log_tail, write_artifacts};
 use super::{Limits, Session};
 use crate::console::Subtests;
-use crate::image::cache;
 use crate::image::depmod::Modules;
 use crate::image::prepare::Prepared;
 use crate::lab::Lab;
-use crate::module::{self, Builder, Built, Headers};
+use crate::module::{self, Builder, Built, Headers, Sources};
 use crate::scenario::KernelFacts;
 use crate::scenario::expand::Case;
+use crate::scenario::step::Origin;
 use crate::vm::{Boot, Machine};
 
 /// How cases are run.
@@ -190,7 +190,7 @@ impl<'a> Runner<'a> {
     pub fn session(&self, image: &str, modules: &[&str]) -> Result<Session, String> {
         let image = self.image(image)?;
         let names: Vec<String> = modules.iter().map(|&name| name.to_owned()).collect();
-        let material = self.build(&image, &names).map_err(|error| crate::error::chain(&error))?;
+        let material = self.build(&image, &names, &[]).map_err(|error| crate::error::chain(&error))?;
         let spec = &image.prepared.spec;
         let accel = self.accelerators.of(spec.arch)?;
         let machine = Machine {
@@ -262,21 +262,36 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Builds the test modules that a case names.
+    /// Builds the modules that a case names.
     fn material(&self, image: &Arc<Image>, case: &Case) -> Result<Material, Early> {
-        self.build(image, &case.scenario.test_modules()).map_err(|error| match error {
-            module::Error::Cache(cache::Error::Cancelled) => Early::Cancelled,
+        let (tests, sources) = (case.scenario.modules(Origin::Test), case.scenario.modules(Origin::Source));
+        self.build(image, &tests, &sources).map_err(|error| match error {
+            _ if self.lab.cancel().is_cancelled() => Early::Cancelled,
             error => Early::from(crate::error::chain(&error)),
         })
     }
 
-    fn build(&self, image: &Arc<Image>, names: &[String]) -> Result<Material, module::Error> {
+    /// Builds test modules, and modules from files of the kernel's sources.
+    fn build(
+        &self,
+        image: &Arc<Image>,
+        tests: &[String],
+        files: &[String],
+    ) -> Result<Material, module::Error> {
         let mut built: BTreeMap<String, Vec<Built>> = BTreeMap::new();
-        if !names.is_empty() {
+        if !tests.is_empty() || !files.is_empty() {
             let headers = headers(&image.prepared);
             let builder = Builder::new(self.lab.cache(), headers, self.lab.watch(), self.lab.cancel())?;
-            for name in names {
+            for name in tests {
                 built.insert(name.clone(), builder.build(self.lab.sources(), name)?);
+            }
+            if !files.is_empty() {
+                let kernel =
+                    self.lab.store().sources(&image.prepared, self.lab.watch(), self.lab.cancel())?;
+                for file in files {
+                    let (sources, name) = Sources::of_kernel(&kernel, file)?;
+                    built.insert(file.clone(), builder.build(&sources, &name)?);
+                }
             }
         }
         Ok(Material::new(Arc::clone(image), built))

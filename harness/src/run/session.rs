@@ -137,7 +137,20 @@ impl Session {
     }
 }
 
-/// A module's name as the kernel has it, whatever its file is called (`scripts/Makefile.lib`, `name-fix`).
+/// A module's name as the kernel has it, whatever its file is called (`scripts/Makefile.lib`, `name-fix`). The module may
+/// be given by its source's path.
 pub(super) fn kernel_name(name: &str) -> String {
-    name.replace('-', "_")
+    let file = name.rsplit('/').next().unwrap_or_default();
+    file.strip_suffix(".c").unwrap_or(file).replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_the_kernel_has_them() {
+        assert_eq!(kernel_name("snd-usb-audio"), "snd_usb_audio");
+        assert_eq!(kernel_name("samples/trace_printk/trace-printk.c"), "trace_printk");
+    }
 }

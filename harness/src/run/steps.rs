@@ -9,8 +9,8 @@ use crate::guest::proto::{Condition, Port, Run, WriteMode};
 use crate::guest::{Answer, Capture, Errno, Finished, UnknownName};
 use crate::scenario::Scalar;
 use crate::scenario::step::{
-    self, Action, Command, FileCondition, FileState, Load, ModuleRef, Spawn, Stop, Trace, TraceStart, Unload,
-    WaitFor,
+    self, Action, Command, FileCondition, FileState, Load, ModuleRef, Origin, Spawn, Stop, Trace, TraceStart,
+    Unload, WaitFor,
 };
 use crate::scenario::values::TRACING;
 use crate::yaml::Spanned;
@@ -26,7 +26,7 @@ impl Executor<'_> {
             Action::Unload(unload) => self.unload(unload)?,
             Action::Push(modules) => {
                 for module in modules.iter() {
-                    self.session().push(&module.name.value, module.in_tree)?;
+                    self.session().push(&module.name.value, module.origin == Origin::InTree)?;
                 }
             }
             Action::Run(run) => return self.run_program(run),
@@ -104,8 +104,9 @@ impl Executor<'_> {
     }
 
     fn load(&mut self, load: &Load) -> Result<(), StepError> {
-        let ModuleRef { name, in_tree } = &load.module;
-        let loaded = self.session().load(&name.value, *in_tree, &parameters(&load.params), load.force)?;
+        let ModuleRef { name, origin } = &load.module;
+        let in_tree = *origin == Origin::InTree;
+        let loaded = self.session().load(&name.value, in_tree, &parameters(&load.params), load.force)?;
         // An errno is expected of the module itself, not of what it needs.
         let wanted = load.errno.as_ref().filter(|_| loaded.module == kernel_name(&name.value));
         self.expect_errno(&format!("load {}", loaded.module), wanted, loaded.answer)

@@ -14,7 +14,7 @@ mod validate;
 pub mod values;
 mod words;
 
-pub use model::{ConfigName, Cpus, KernelFacts, KernelRange, Machine, Requires, Row, Scenario, Timeout};
+pub use model::{ConfigName, KernelFacts, KernelRange, Machine, Requires, Row, Scenario, Timeout};
 pub use schema::schema;
 pub use validate::{Context, read};
 pub use words::{Pattern, Regex, Scalar, Signal};

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error};
 
 use super::expect::Expect;
-use super::step::{Action, Load, Step};
+use super::step::{Action, Load, Origin, Step};
 use crate::arch::Arch;
 use crate::yaml::{OneOrMany, Spanned};
 
@@ -44,8 +44,8 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The test modules that its steps load or push, each once.
-    pub fn test_modules(&self) -> Vec<String> {
+    /// The modules from there that its steps load or push, each once.
+    pub fn modules(&self, origin: Origin) -> Vec<String> {
         let steps = self.steps.value.iter();
         let named = steps.flat_map(|step| match &step.value.action {
             Action::Load(Load { module, .. }) => vec![module],
@@ -53,7 +53,7 @@ impl Scenario {
             _ => Vec::new(),
         });
         let names: BTreeSet<_> =
-            named.filter(|module| !module.in_tree).map(|module| module.name.value.clone()).collect();
+            named.filter(|module| module.origin == origin).map(|module| module.name.value.clone()).collect();
         names.into_iter().collect()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::expect::Expect;
-use super::step::{Action, ModuleRef, Step, Trace, WaitFor};
+use super::step::{Action, ModuleRef, Origin, Step, Trace, WaitFor};
 use super::values::Values;
 use super::{Row, Scenario};
 use crate::yaml::{self, Diagnostic, Kind, Node, Position, Spanned, nearest};
@@ -80,7 +80,7 @@ struct Checker<'a> {
     /// Whether nothing was cut out of the scenario; if something was, what seems to be missing may have been there.
     complete: bool,
     /// Whether the scenario uses modules of the image's kernel, whose names are not known here.
-    in_tree: bool,
+    of_kernel: bool,
     /// Programs, and whether they still run.
     programs: HashMap<String, (Position, bool)>,
     traced: bool,
@@ -88,14 +88,14 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn new(scenario: &Scenario, context: Context<'a>) -> Self {
-        let in_tree = scenario.steps.iter().any(|step| match &step.action {
-            Action::Load(load) => load.module.in_tree,
-            Action::Unload(unload) => unload.module.in_tree,
-            Action::Push(modules) => modules.iter().any(|module| module.in_tree),
+        let of_kernel = scenario.steps.iter().any(|step| match &step.action {
+            Action::Load(load) => load.module.origin != Origin::Test,
+            Action::Unload(unload) => unload.module.origin != Origin::Test,
+            Action::Push(modules) => modules.iter().any(|module| module.origin != Origin::Test),
             _ => false,
         });
         let diagnostics = Vec::new();
-        Checker { context, diagnostics, complete: true, in_tree, programs: HashMap::new(), traced: false }
+        Checker { context, diagnostics, complete: true, of_kernel, programs: HashMap::new(), traced: false }
     }
 
     fn error(&mut self, at: Position, message: impl AsRef<str>) {
@@ -181,14 +181,27 @@ impl<'a> Checker<'a> {
     }
 
     fn module(&mut self, module: &ModuleRef) {
-        if !module.in_tree && !self.context.modules.contains(&module.name) {
-            self.unknown("test module", &module.name, self.context.modules.iter().map(String::as_str));
+        let name = &module.name;
+        match module.origin {
+            Origin::Test if !self.context.modules.contains(name) => {
+                self.unknown("test module", name, self.context.modules.iter().map(String::as_str));
+            }
+            Origin::Source
+                if !name.ends_with(".c") || name.split('/').any(|part| ["", ".", ".."].contains(&part)) =>
+            {
+                let hint = "write it like `samples/kprobes/kprobe_example.c`";
+                self.error(
+                    name.at,
+                    format!("`{}` is no module's file in a kernel's sources\n{hint}", name.value),
+                );
+            }
+            _ => {}
         }
     }
 
     /// A module that is looked at may also be one that came with a module of the image's kernel.
     fn loaded_name(&mut self, name: &Spanned<String>) {
-        if !self.in_tree && !self.context.modules.contains(name) {
+        if !self.of_kernel && !self.context.modules.contains(name) {
             self.unknown("test module", name, self.context.modules.iter().map(String::as_str));
         }
     }

@@ -5,6 +5,7 @@
 //! UNSUPPORTED and UNTESTED skip; FAIL fails, and so does UNRESOLVED, of which the suite says that nobody can tell what
 //! it means: a kernel that was to be tested was not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use fs_err as fs;
 
 use crate::scenario::expand::Case;
-use crate::scenario::step::{Action, Command, GuestPath, Run, Step, Write};
-use crate::scenario::{ConfigName, Cpus, Machine, Requires, Scenario, Timeout};
+use crate::scenario::step::{Action, Command, GuestPath, ModuleRef, Origin, Run, Step, Write};
+use crate::scenario::{ConfigName, Machine, Requires, Scenario, Timeout};
 use crate::yaml::{OneOrMany, Position, Spanned};
 
 /// Where the suite is in the kernel's sources.
@@ -27,8 +28,6 @@ const SCRIPT: &str = include_str!("ftrace.sh");
 const IN_GUEST: &str = "/run/ftrace";
 /// Some tests do thousands of system calls, which take minutes under emulation on a busy machine.
 const LIMIT: Duration = Duration::from_secs(600);
-/// Tests that choose CPUs are unresolved where there is but one.
-const CPUS: u32 = 2;
 
 /// The suite of a kernel.
 #[derive(Debug, Clone)]
@@ -46,6 +45,8 @@ struct Test {
     title: String,
     /// The line that has the title.
     line: u32,
+    /// The modules that it loads, as files of the kernel's sources: the kernel's own samples, which few kernels come with.
+    modules: Vec<String>,
 }
 
 impl Suite {
@@ -58,6 +59,7 @@ impl Suite {
         let folder = sources.join(FOLDER);
         let mut files = Vec::new();
         collect(&folder, Path::new(""), &mut files)?;
+        let modules = modules(sources)?;
         let mut archive = tar::Builder::new(Vec::new());
         let mut tests = Vec::new();
         for path in files {
@@ -68,7 +70,7 @@ impl Suite {
             archive.append_data(&mut header, &path, &*content)?;
             let name = path.to_string_lossy();
             if path.starts_with(TESTS) && name.ends_with(".tc") {
-                tests.push(Test::of(&name, &String::from_utf8_lossy(&content)));
+                tests.push(Test::of(&name, &String::from_utf8_lossy(&content), &modules));
             }
         }
         let archive = String::from_utf8(archive.into_inner()?)
@@ -107,12 +109,17 @@ impl Suite {
             append: false,
             errno: None,
         };
-        let steps = [
+        let mut steps = vec![
             step("put the suite into the guest", Action::Write(write)),
             step("make its folder", run(&["mkdir", IN_GUEST], None)),
             step("unpack it", run(&unpack, None)),
-            step(&test.path, run(&test_argv, Some(IN_GUEST))),
         ];
+        if !test.modules.is_empty() {
+            let module = |file: &String| ModuleRef { name: file.clone().into(), origin: Origin::Source };
+            let modules = test.modules.iter().map(module).collect();
+            steps.push(step("make modules ready for modprobe", Action::Push(OneOrMany(modules))));
+        }
+        steps.push(step(&test.path, run(&test_argv, Some(IN_GUEST))));
         let at = Position { line: test.line, column: 1, length: 0 };
         Scenario {
             name: Spanned { value: test.title.clone(), at },
@@ -122,22 +129,28 @@ impl Suite {
                 config: OneOrMany(vec![ConfigName("FTRACE".to_owned())]),
                 ..Requires::default()
             },
-            machine: Machine { smp: Some(Cpus(CPUS)), memory_mib: None },
+            machine: Machine::default(),
             timeout: Some(Timeout(LIMIT)),
-            steps: Spanned { value: steps.map(|value| Spanned { value, at }).into(), at },
+            steps: Spanned { value: steps.into_iter().map(|value| Spanned { value, at }).collect(), at },
             expect: None,
         }
     }
 }
 
 impl Test {
-    fn of(path: &str, text: &str) -> Self {
+    /// Reads a test's file. `modules` are the modules that there are, by name.
+    fn of(path: &str, text: &str, modules: &BTreeMap<String, String>) -> Self {
         let title = |(line, text): (u32, &str)| {
             let title = text.strip_prefix('#')?.trim_start().strip_prefix("description:")?.trim();
             Some((line, title.to_owned()))
         };
         let (line, title) = (1..).zip(text.lines()).find_map(title).unwrap_or((1, path.to_owned()));
-        Test { path: path.to_owned(), title, line }
+        let loaded = text.split("modprobe ").skip(1).filter_map(|rest| {
+            let name = rest.split(|c: char| c.is_whitespace() || c == ';').next()?;
+            modules.get(name).cloned()
+        });
+        let modules: BTreeSet<String> = loaded.collect();
+        Test { path: path.to_owned(), title, line, modules: modules.into_iter().collect() }
     }
 }
 
@@ -153,6 +166,23 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// The modules in a kernel's sources, by name, with their files. Those with assembler are left out: they build for the
+/// architectures only that it is written for.
+fn modules(sources: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut files = Vec::new();
+    for dir in ["samples", "kernel", "lib"].iter().filter(|dir| sources.join(dir).is_dir()) {
+        collect(sources, Path::new(dir), &mut files)?;
+    }
+    let mut modules = BTreeMap::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "c")) {
+        let assembler = fs::read_to_string(sources.join(file)).map_or(true, |text| text.contains("asm ("));
+        if let (Some(name), Some(module), false) = (file.file_stem(), file.parent(), assembler) {
+            modules.insert(name.to_string_lossy().into_owned(), module.to_string_lossy().into_owned());
+        }
+    }
+    Ok(modules)
 }
 
 fn run(argv: &[&str], cwd: Option<&str>) -> Action {
@@ -178,12 +208,17 @@ mod tests {
         let folder = dir.path().join(FOLDER);
         fs::create_dir_all(folder.join("test.d/kprobe")).unwrap();
         fs::create_dir_all(folder.join("samples")).unwrap();
+        for (file, text) in [("samples/x/a-b.c", "module_init(x);"), ("lib/c.c", "asm (\"nop\");")] {
+            let module = dir.path().join(file);
+            fs::create_dir_all(&module).unwrap();
+            fs::write(module.join(module.file_name().unwrap()), text).unwrap();
+        }
         for (name, text) in [
             ("ftracetest", "#!/bin/sh\n"),
             ("samples/pass.tc", "# description: pass-case\n"),
             ("test.d/functions", "LOCALHOST=127.0.0.1\n"),
             ("test.d/kprobe/b.tc", "#!/bin/sh\n# description: Some title\n"),
-            ("test.d/kprobe/a.tc", "no title\n"),
+            ("test.d/kprobe/a.tc", "no title\nif ! modprobe a-b; then\nmodprobe c\nmodprobe $MOD\n"),
         ] {
             fs::write(folder.join(name), text).unwrap();
         }
@@ -196,6 +231,8 @@ mod tests {
             [("ftrace/kprobe/a.tc@arm", "test.d/kprobe/a.tc"), ("ftrace/kprobe/b.tc@arm", "Some title")]
         );
         assert_eq!(cases[1].scenario.name.at.line, 2);
+        assert_eq!(cases[0].scenario.modules(Origin::Source), ["samples/x/a-b.c"]);
+        assert!(cases[1].scenario.modules(Origin::Source).is_empty());
         let Action::Write(write) = &cases[0].scenario.steps[0].action else { panic!() };
         let mut archive = tar::Archive::new(write.text.as_bytes());
         assert_eq!(archive.entries().unwrap().count(), 5);

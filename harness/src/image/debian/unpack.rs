@@ -14,7 +14,7 @@ use crate::work::Cancel;
 /// Modules take a fifth of their size so, at a level that costs less time than their decompression from the package.
 const MODULE_LEVEL: i32 = 3;
 
-/// What is kept of the kernel's sources: what the harness runs of the kernel's own tests.
+/// The folders that are kept of the kernel's sources: what the harness runs of the kernel's own tests.
 const SOURCES: [&str; 1] = [crate::selftest::ftrace::FOLDER];
 
 const HEADERS: &str = "usr/src/linux-headers-";
@@ -37,7 +37,8 @@ pub(super) enum Layout {
     Kbuild,
     /// `busybox`.
     Busybox,
-    /// The kernel's sources: of all of them those in [`SOURCES`].
+    /// The kernel's sources: of all of them the folders in [`SOURCES`], and modules that are a file each, `<file>.c` in
+    /// a folder of that name with a Kbuild.
     Source,
 }
 
@@ -48,7 +49,7 @@ impl Layout {
             Layout::Kernel => key.part("layout", "kernel 1"),
             Layout::Kbuild => key.part("layout", "kbuild 1"),
             Layout::Busybox => key.part("layout", "busybox 1"),
-            Layout::Source => key.part("layout", "source 1").part("kept", SOURCES.join(" ")),
+            Layout::Source => key.part("layout", "source 2").part("kept", SOURCES.join(" ")),
             Layout::Headers { kbuild, common } => {
                 let architectures: Vec<_> = Arch::all().map(|arch| arch.kbuild).collect();
                 let key = key.part("layout", "headers 2").part("architectures", architectures.join(" "));
@@ -108,13 +109,35 @@ fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
     let is_wanted = |path: &Path| {
         path.starts_with("usr/src") && path.to_str().is_some_and(|path| path.ends_with(".tar.xz"))
     };
-    let mut file = |path: PathBuf, content| {
+    let mut modules = Vec::new();
+    let mut file = |path: PathBuf, content: Vec<u8>| {
         let path: PathBuf = path.components().skip(1).collect();
-        Ok(SOURCES.iter().any(|kept| path.starts_with(kept)).then_some((path, content)))
+        if SOURCES.iter().any(|kept| path.starts_with(kept)) {
+            return Ok(Some((path, content)));
+        }
+        if !is_module(&path, &content) {
+            return Ok(None);
+        }
+        modules.push(path.clone());
+        Ok(path.file_name().map(|name| (path.join(name), content)))
     };
     let mut rules = Rules { file: &mut file, link: &mut |_, _| None };
     deb::unpack_inner(deb, is_wanted, dest, &mut rules, cancel)?;
+    for module in modules {
+        let object = module.with_extension("o");
+        let object = object.file_name().unwrap_or_default().to_string_lossy();
+        fs::write(dest.join(&module).join("Kbuild"), format!("obj-m := {object}\n"))?;
+    }
     SOURCES.iter().try_for_each(|kept| expect(dest, kept))
+}
+
+/// Whether a file of the kernel's sources is one of its samples and tests that are a module by themselves.
+fn is_module(path: &Path, content: &[u8]) -> bool {
+    let has = |text: &str| memchr::memmem::find(content, text.as_bytes()).is_some();
+    ["samples", "lib", "kernel/trace"].iter().any(|dir| path.starts_with(dir))
+        && path.extension().is_some_and(|extension| extension == "c")
+        && (has("\nmodule_init(") || has("\nkunit_test_suite"))
+        && !has("\n#include \"")
 }
 
 fn kernel(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
@@ -346,6 +369,21 @@ mod tests {
         assert_eq!(make.check(&Cancel::new().unwrap()).unwrap().stdout, b"script");
         let files: [(&str, &[u8]); 1] = [("usr/src/linux-headers-6.1.0-50-x/Makefile", b"all:\n")];
         assert!(unpack(&layout, &files, &[], &root.path().join("other")).is_err());
+    }
+
+    #[test]
+    fn modules_of_the_sources_are_told_from_other_files() {
+        let test = b"#include <x.h>\nmodule_init(x);\n";
+        assert!(is_module(Path::new("samples/kprobes/a.c"), test));
+        assert!(is_module(Path::new("lib/test_a.c"), b"\nkunit_test_suites(&a);\n"));
+        for (path, content) in [
+            ("drivers/a.c", &test[..]),
+            ("samples/a.h", test),
+            ("samples/a.c", b"int main(void);\n"),
+            ("samples/a.c", b"\n#include \"a.h\"\nmodule_init(x);\n"),
+        ] {
+            assert!(!is_module(Path::new(path), content), "{path}");
+        }
     }
 
     #[test]

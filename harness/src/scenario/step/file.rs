@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Action, FileState, GuestPath, Read, Run, Spawn, Stop, Trace, WaitFor, Write};
+use super::{Action, FileState, GuestPath, Origin, Read, Run, Spawn, Stop, Trace, WaitFor, Write};
 use crate::scenario::expect::Expect;
 use crate::scenario::model::Timeout;
 use crate::scenario::words::Scalar;
@@ -116,20 +116,29 @@ impl TryFrom<Step> for super::Step {
     }
 }
 
-/// Exactly one of the two names.
+/// Exactly one of the names.
 fn module_ref(
     module: Option<Spanned<String>>,
     in_tree: Option<Spanned<String>>,
+    kernel_source: Option<Spanned<String>>,
 ) -> Result<super::ModuleRef, String> {
-    match (module, in_tree) {
-        (Some(name), None) => Ok(super::ModuleRef { name, in_tree: false }),
-        (None, Some(name)) => Ok(super::ModuleRef { name, in_tree: true }),
-        (None, None) => Err("no module is named\ngive `module` or `in-tree`".to_owned()),
-        (Some(_), Some(_)) => Err("both `module` and `in-tree`\ngive one of them".to_owned()),
+    let named = [
+        ("module", module, Origin::Test),
+        ("in-tree", in_tree, Origin::InTree),
+        ("kernel-source", kernel_source, Origin::Source),
+    ];
+    let mut named = named.into_iter().filter_map(|(key, name, origin)| Some((key, name?, origin)));
+    match (named.next(), named.next()) {
+        (Some((_, name, origin)), None) => Ok(super::ModuleRef { name, origin }),
+        (Some((first, ..)), Some((second, ..))) => {
+            Err(format!("both `{first}` and `{second}`\ngive one of them"))
+        }
+        _ => Err("no module is named\ngive `module`, `in-tree` or `kernel-source`".to_owned()),
     }
 }
 
-/// A module: the name of a test module, or `in-tree` with the name of one of the image's kernel.
+/// A module: the name of a test module, `in-tree` with the name of one of the image's kernel, or
+/// `kernel-source` with the file of one that is built from that kernel's sources.
 #[derive(Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(transform = ShortForm("module"))]
@@ -140,6 +149,9 @@ pub(super) struct ModuleRef {
     /// The name of a module of the image's kernel.
     #[serde(default)]
     in_tree: Option<Spanned<String>>,
+    /// The file of a module in the sources of the image's kernel: `samples/kprobes/kprobe_example.c`.
+    #[serde(default)]
+    kernel_source: Option<Spanned<String>>,
 }
 
 short_form!(ModuleRef, "module", "a module's name or a map");
@@ -148,11 +160,12 @@ impl TryFrom<ModuleRef> for super::ModuleRef {
     type Error = String;
 
     fn try_from(file: ModuleRef) -> Result<Self, String> {
-        module_ref(file.module, file.in_tree)
+        module_ref(file.module, file.in_tree, file.kernel_source)
     }
 }
 
-/// Loads a module: a test module (`module`), or one of the image's kernel (`in-tree`) after its dependencies.
+/// Loads a module: a test module (`module`), or one of the image's kernel (`in-tree`) after its dependencies,
+/// or one built from that kernel's sources (`kernel-source`).
 #[derive(Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(transform = ShortForm("module"))]
@@ -163,6 +176,9 @@ pub(super) struct Load {
     /// The name of a module of the image's kernel.
     #[serde(default)]
     in_tree: Option<Spanned<String>>,
+    /// The file of a module in the sources of the image's kernel: `samples/kprobes/kprobe_example.c`.
+    #[serde(default)]
+    kernel_source: Option<Spanned<String>>,
     /// Its parameters.
     #[serde(default)]
     params: BTreeMap<String, Scalar>,
@@ -180,7 +196,7 @@ impl TryFrom<Load> for super::Load {
     type Error = String;
 
     fn try_from(file: Load) -> Result<Self, String> {
-        let module = module_ref(file.module, file.in_tree)?;
+        let module = module_ref(file.module, file.in_tree, file.kernel_source)?;
         Ok(super::Load { module, params: file.params, force: file.force, errno: file.errno })
     }
 }
@@ -196,6 +212,9 @@ pub(super) struct Unload {
     /// The name of a module of the image's kernel.
     #[serde(default)]
     in_tree: Option<Spanned<String>>,
+    /// The file of a module in the sources of the image's kernel: `samples/kprobes/kprobe_example.c`.
+    #[serde(default)]
+    kernel_source: Option<Spanned<String>>,
     /// Whether it goes although it is in use, on a kernel that has forced unloading.
     #[serde(default)]
     force: bool,
@@ -211,7 +230,7 @@ impl TryFrom<Unload> for super::Unload {
     type Error = String;
 
     fn try_from(file: Unload) -> Result<Self, String> {
-        let module = module_ref(file.module, file.in_tree)?;
+        let module = module_ref(file.module, file.in_tree, file.kernel_source)?;
         Ok(super::Unload { module, force: file.force, errno: file.errno })
     }
 }

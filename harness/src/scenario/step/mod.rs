@@ -118,10 +118,21 @@ impl fmt::Display for Command {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "file::ModuleRef")]
 pub struct ModuleRef {
-    /// Its name.
+    /// Its name; of a module from the kernel's sources, its file there.
     pub name: Spanned<String>,
-    /// Whether it is one of the image's kernel, and not a test module.
-    pub in_tree: bool,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a module comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It is a test module.
+    Test,
+    /// It came with the image's kernel.
+    InTree,
+    /// It is built from the sources of the image's kernel.
+    Source,
 }
 
 /// Loads a module: the system call `finit_module`, or, for a module of the image's kernel, one call for each of its

@@ -84,7 +84,7 @@ steps:
   - trace: clear
   - load: { in-tree: firewire-ohci, force: true, errno: ENOENT }
   - load: { module: kprobe_example, params: { symbol: do_exit, offset: $<insn-offset>, quiet: true } }
-  - push: [refmod, { in-tree: loop }]
+  - push: [refmod, { in-tree: loop }, { kernel-source: samples/kprobes/kprobe_example.c }]
   - push: testmod
   - run: cat /proc/modules
     expect: { exit: 0, stdout: { contains: refmod }, stderr: "", modules: { loop: { loaded: false } } }
@@ -123,7 +123,10 @@ expect:
     let params: Vec<_> = load.params.iter().map(|(key, value)| format!("{key}={}", value.0)).collect();
     assert_eq!(params, ["offset=5", "quiet=true", "symbol=do_exit"]);
     let Action::Push(modules) = action(4) else { panic!() };
-    assert_eq!(modules.iter().map(|module| module.in_tree).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        modules.iter().map(|module| module.origin).collect::<Vec<_>>(),
+        [Origin::Test, Origin::InTree, Origin::Source]
+    );
     let Action::Run(run) = action(7) else { panic!() };
     assert_eq!(run.command, Command::Argv(["test", "-f", "/x", "5"].map(str::to_owned).into()));
     let Action::Write(write) = action(13) else { panic!() };
@@ -234,8 +237,15 @@ expect:
     "- load: { module: refmod, in-tree: loop }",
     "3:11 both `module` and `in-tree`; give one of them"
 )]
-#[case::no_module("- load: { force: true }", "3:11 no module is named; give `module` or `in-tree`")]
-#[case::empty_map("- load: {}", "3:11 no module is named; give `module` or `in-tree`")]
+#[case::source_outside(
+    "- load: { kernel-source: samples/../x.c }",
+    "3:28 `samples/../x.c` is no module's file in a kernel's sources; write it like `samples/kprobes/kprobe_example.c`"
+)]
+#[case::no_module(
+    "- load: { force: true }",
+    "3:11 no module is named; give `module`, `in-tree` or `kernel-source`"
+)]
+#[case::empty_map("- load: {}", "3:11 no module is named; give `module`, `in-tree` or `kernel-source`")]
 #[case::no_command("- run: ''", "3:10 there is no command")]
 #[case::no_arguments("- run: []", "3:10 there is no command")]
 #[case::wait_module(
