@@ -1,14 +1,13 @@
 # Runs a test of the kernel's ftracetest, whose folder is the working directory, and prints its results as KTAP.
 # usage: TEST
 
-logs=/tmp/ftrace-logs
-mkdir -p $logs
+logs=$(mktemp -d)
 # Tests wait by pinging this machine.
 ip link set lo up
 
-sh ./ftracetest -k -vv -l $logs "$1" 2>$logs/stderr
+sh ./ftracetest -k -vv -l "$logs" "$1" 2>"$logs"/stderr
 status=$?
-cat $logs/stderr >&2
+cat "$logs"/stderr >&2
 
 # The command that decided: the last one traced, or the one before that which gave up. One that prints says why in the
 # test's own words.
@@ -21,16 +20,16 @@ deciding() {
 }
 
 # A test that can also run in a tracefs instance has two results: `[1] Some title<TAB>[PASS]`, `[2] (instance)  Some title...`
-results=$(grep -E '^\[[0-9]+\].*	\[[A-Z]+\]$' $logs/ftracetest.log)
+results=$(grep -E '^\[[0-9]+\].*	\[[A-Z]+\]$' "$logs"/ftracetest.log)
 echo
 echo "KTAP version 1"
 if [ -z "$results" ]; then
     echo 1..1
     # The suite exits with 4 where the kernel cannot trace at all.
     if [ $status = 4 ]; then
-        echo "ok 1 ftracetest # SKIP $(tail -n 1 $logs/stderr)"
+        echo "ok 1 ftracetest # SKIP $(tail -n 1 "$logs"/stderr)"
     else
-        echo "not ok 1 ftracetest # ERROR no result, exit status $status: $(tail -n 1 $logs/stderr)"
+        echo "not ok 1 ftracetest # ERROR no result, exit status $status: $(tail -n 1 "$logs"/stderr)"
     fi
     exit
 fi
@@ -41,16 +40,18 @@ echo "$results" | while IFS= read -r line; do
     result=${line##*[}
     result=${result%]}
     title=$(printf '%s' "${line%	*}" | sed 's/^\[[0-9]*\] *//; s/  */ /g; s/#//g')
-    log=$(ls $logs/"$number"-*-log.*)
+    log=$(ls "$logs"/"$number"-*-log.*)
+    words=$(deciding "$log")
+    reason="$result${words:+: $words}"
     case $result in
         PASS) echo "ok $number $title # PASS" ;;
-        XFAIL) echo "not ok $number $title # XFAIL $(deciding "$log")" ;;
-        UNSUPPORTED | UNTESTED) echo "ok $number $title # SKIP $result: $(deciding "$log")" ;;
+        XFAIL) echo "not ok $number $title # XFAIL $words" ;;
+        UNSUPPORTED | UNTESTED) echo "ok $number $title # SKIP $reason" ;;
         *)
             tail -n 30 "$log" | sed 's/^/# /'
             case $result in
-                FAIL) echo "not ok $number $title # FAIL: $(deciding "$log")" ;;
-                *) echo "not ok $number $title # ERROR $result: $(deciding "$log")" ;;
+                FAIL) echo "not ok $number $title # $reason" ;;
+                *) echo "not ok $number $title # ERROR $reason" ;;
             esac
             ;;
     esac
