@@ -14,7 +14,11 @@ cat "$logs"/stderr >&2
 deciding() {
     awk '/^\++ exit_/ { exit } /^\++ / { last = $0 } END {
         sub(/^\++ /, "", last)
-        if (sub(/^echo /, "", last)) gsub(/^'\''|'\''$/, "", last)
+        # The trace quotes the words of an echo: \047 is a single quote, \042 a double one.
+        if (sub(/^echo /, "", last)) {
+            gsub(/\047\042\047\042\047/, "\047", last)
+            gsub(/^\047|\047$/, "", last)
+        }
         print last
     }' "$1"
 }
