@@ -95,7 +95,7 @@ impl<'a> Starter<'a> {
             && let Some(entry) = self.snapshot(machine, bootable)?
         {
             match self.restore(machine, &entry) {
-                Err(error) if !error.cancelled => self.forget(machine, bootable, &error),
+                Err(error) if !error.cancelled => self.forget(machine, bootable, entry, &error),
                 result => return result,
             }
         }
@@ -202,7 +202,8 @@ impl<'a> Starter<'a> {
     }
 
     /// A snapshot could not be restored: the next run makes it anew, and this one boots.
-    fn forget(&self, machine: &Machine, bootable: &Bootable, error: &StartError) {
+    fn forget(&self, machine: &Machine, bootable: &Bootable, entry: Entry, error: &StartError) {
+        drop(entry);
         let key = snapshot_key(machine, bootable);
         let slot = self.slot(&key);
         let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
