@@ -7,14 +7,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, send,
-    sendmsg, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    send, sendmsg, shutdown, socketpair,
 };
 use serde_json::Value;
 
@@ -38,10 +38,19 @@ pub enum Channel {
     Trace = 4,
     /// QEMU's standard error.
     Stderr = 5,
+    /// The state of the guest's devices, when it is saved or restored.
+    State = 6,
 }
 
-const CHANNELS: [Channel; 6] =
-    [Channel::Qmp, Channel::Console, Channel::Control, Channel::Log, Channel::Trace, Channel::Stderr];
+const CHANNELS: [Channel; 7] = [
+    Channel::Qmp,
+    Channel::Console,
+    Channel::Control,
+    Channel::Log,
+    Channel::Trace,
+    Channel::Stderr,
+    Channel::State,
+];
 
 /// A channel that nobody takes from is not read beyond this, in bytes: the guest then has to wait.
 const INCOMING_LIMIT: usize = 4 << 20;
@@ -106,6 +115,8 @@ pub struct Vm {
     process: Process,
     command: String,
     ports: [Port; CHANNELS.len()],
+    /// The number of QEMU's end of [`Channel::State`].
+    state: i32,
     next_id: u64,
     answers: Vec<(u64, Result<Value, String>)>,
     events: Vec<(String, Value)>,
@@ -123,26 +134,10 @@ impl Vm {
     ///
     /// Where QEMU is missing or cannot be started. What is wrong with its arguments shows later, as its end.
     pub fn start(machine: &Machine, start: Start<'_>, memory: Memory<'_>) -> Result<Self, Error> {
-        Self::start_inheriting(machine, start, memory, Vec::new())
-    }
-
-    /// As [`Vm::start`]; QEMU inherits `descriptors` under their numbers.
-    pub(super) fn start_inheriting(
-        machine: &Machine,
-        start: Start<'_>,
-        memory: Memory<'_>,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Self, Error> {
         let mut command = Command::new(machine.arch.qemu);
-        for fd in descriptors {
-            command.inherit(fd);
-        }
         let mut ports: [Port; CHANNELS.len()] = Default::default();
         let mut wire = |channel: Channel| -> Result<i32, Error> {
-            let flags = SocketFlags::CLOEXEC;
-            let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                .map_err(|errno| Error::io("make a socket")(errno.into()))?;
-            set_nonblocking(&ours)?;
+            let (ours, theirs) = pair()?;
             ports[channel as usize].fd = Some(ours);
             Ok(command.inherit(theirs))
         };
@@ -153,6 +148,7 @@ impl Vm {
             log: wire(Channel::Log)?,
             trace: wire(Channel::Trace)?,
         };
+        let state = wire(Channel::State)?;
         let args: Vec<OsString> = machine.args(start, memory, wiring);
         command.args(args);
         let line = command.line();
@@ -169,6 +165,7 @@ impl Vm {
             process,
             command: line,
             ports,
+            state,
             next_id: 0,
             answers: Vec::new(),
             events: Vec::new(),
@@ -190,6 +187,11 @@ impl Vm {
     /// QEMU's process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Where a QEMU that waits for a snapshot can read it, as `migrate-incoming` names it.
+    pub(super) fn state_uri(&self) -> String {
+        format!("fd:{}", self.state)
     }
 
     /// QEMU's command line.
@@ -291,12 +293,19 @@ impl Vm {
     fn send(&mut self, channel: Channel) {
         let port = &mut self.ports[channel as usize];
         let Some(fd) = &port.fd else { return };
+        if port.outgoing.is_empty() {
+            return;
+        }
         while !port.outgoing.is_empty() {
             match send(fd, &port.outgoing, SendFlags::NOSIGNAL) {
                 Ok(sent) => drop(port.outgoing.drain(..sent)),
                 // A peer that is gone shows when the channel is read.
-                Err(_) => break,
+                Err(_) => return,
             }
+        }
+        if channel == Channel::State {
+            // A state that was cut short must fail, not keep QEMU waiting for the rest.
+            let _ = shutdown(fd, Shutdown::Write);
         }
     }
 
@@ -409,14 +418,25 @@ impl Vm {
         mut wanted: impl FnMut(&str, &Value) -> Option<T>,
     ) -> Result<T, Error> {
         loop {
-            if let Some(found) = self.events.drain(..).find_map(|(event, data)| wanted(&event, &data)) {
+            if let Some(found) = self.past_event(&mut wanted) {
                 return Ok(found);
             }
             self.pump_on(deadline, cancel, "event")?;
         }
     }
 
-    fn pump_on(&mut self, deadline: Instant, cancel: &Cancel, what: &'static str) -> Result<(), Error> {
+    /// Takes the events that have come, up to the one that `wanted` accepts.
+    pub(super) fn past_event<T>(&mut self, mut wanted: impl FnMut(&str, &Value) -> Option<T>) -> Option<T> {
+        self.events.drain(..).find_map(|(event, data)| wanted(&event, &data))
+    }
+
+    /// As [`Vm::pump`]; a deadline, a request to stop and QEMU's end are errors.
+    pub(super) fn pump_on(
+        &mut self,
+        deadline: Instant,
+        cancel: &Cancel,
+        what: &'static str,
+    ) -> Result<(), Error> {
         match self.pump(deadline, cancel)? {
             Pumped::Progress | Pumped::Watched => Ok(()),
             Pumped::Deadline => Err(Error::Deadline(what)),
@@ -428,28 +448,25 @@ impl Vm {
         }
     }
 
-    /// Hands QEMU a descriptor under a name (QMP `getfd`).
-    pub(super) fn give(
-        &mut self,
-        name: &str,
-        fd: BorrowedFd<'_>,
-        deadline: Instant,
-        cancel: &Cancel,
-    ) -> Result<(), Error> {
+    /// Connects [`Channel::State`] anew and hands QEMU its end under a name (QMP `getfd`): `migrate`, other than
+    /// `migrate-incoming`, takes no number (QEMU: `migration/fd.c`).
+    pub(super) fn name_state(&mut self, name: &str, deadline: Instant, cancel: &Cancel) -> Result<(), Error> {
         while self.unsent(Channel::Qmp) > 0 {
             self.pump_on(deadline, cancel, "QMP")?;
         }
+        let (ours, theirs) = pair()?;
+        self.ports[Channel::State as usize].fd = Some(ours);
         self.next_id += 1;
         let line = qmp::encode(self.next_id, "getfd", serde_json::json!({ "fdname": name }));
         let Some(socket) = &self.ports[Channel::Qmp as usize].fd else {
             return Err(Error::Deadline("QMP"));
         };
-        let descriptors = [fd];
+        let descriptors = [theirs.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         sendmsg(socket, &[io::IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)
-            .map_err(|errno| Error::io("hand a file to QEMU")(errno.into()))?;
+            .map_err(|errno| Error::io("hand a socket to QEMU")(errno.into()))?;
         self.answer(self.next_id, "getfd", deadline, cancel).map(drop)
     }
 
@@ -463,15 +480,18 @@ impl Vm {
     }
 }
 
+/// Two connected sockets: ours, which does not block, and QEMU's.
+fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::io("make a socket")(errno.into()))?;
+    set_nonblocking(&ours)?;
+    Ok((ours, theirs))
+}
+
 fn set_nonblocking(fd: &impl AsFd) -> Result<(), Error> {
     rustix::io::ioctl_fionbio(fd, true).map_err(|errno| Error::io("set up a socket")(errno.into()))
 }
 
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
-}
-
-/// The number under which a child sees an inherited descriptor.
-pub(super) fn number(fd: &OwnedFd) -> i32 {
-    fd.as_raw_fd()
 }

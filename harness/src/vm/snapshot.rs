@@ -1,18 +1,18 @@
 //! Warm starts: a guest saved once it is ready, restored for every case.
 //!
 //! Memory lies in a file that restored guests map copy-on-write, so that saving and restoring move only the state of
-//! the devices (QEMU: `migration/ram.c`, capability `x-ignore-shared`). The guest is saved while it runs: QEMU then
-//! records that it was running, and starts it by itself after a restore.
+//! the devices (QEMU: `migration/ram.c`, capability `x-ignore-shared`). That state goes through a socket: a file would
+//! have to be `fd:` for the oldest QEMU and `file:` for the newest (QEMU: `docs/about/deprecated.rst`). The guest is
+//! saved while it runs: QEMU then records that it was running, and starts it by itself after a restore.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fs_err as fs;
 use serde_json::json;
 
-use super::instance::number;
-use super::{Error, Machine, Memory, Start, Vm};
+use super::{Channel, Error, Machine, Memory, Start, Vm};
 use crate::work::Cancel;
 
 /// A saved guest.
@@ -50,21 +50,29 @@ impl Snapshot {
     ///
     /// [`SnapshotError::Refused`] where this guest cannot be saved, say because a device has no saved form.
     pub fn save(&self, vm: &mut Vm, deadline: Instant, cancel: &Cancel) -> Result<(), SnapshotError> {
-        let state = fs::File::create(&self.state).map_err(Error::io("save a snapshot"))?;
+        let failed = || Error::io("save a snapshot");
+        let mut file = fs::File::create(&self.state).map_err(failed())?;
         let refused = |error| match error {
             Error::Refused { reason, .. } => SnapshotError::Refused(reason),
             other => SnapshotError::Vm(other),
         };
-        vm.give("state", state.as_fd(), deadline, cancel)?;
+        vm.name_state("state", deadline, cancel)?;
         vm.qmp("migrate-set-capabilities", capabilities(), deadline, cancel).map_err(refused)?;
         vm.qmp("migrate", json!({ "uri": "fd:state" }), deadline, cancel).map_err(refused)?;
-        let status = vm.event(deadline, cancel, migration_ended)?;
+        let status = loop {
+            file.write_all(&vm.take(Channel::State)).map_err(failed())?;
+            match vm.past_event(migration_ended) {
+                Some(status) => break status,
+                None => vm.pump_on(deadline, cancel, "the end of a migration")?,
+            }
+        };
         if status != "completed" {
             let reason = vm.qmp("query-migrate", json!({}), deadline, cancel)?;
             let reason = reason["error-desc"].as_str().unwrap_or("no reason given");
             return Err(SnapshotError::Refused(format!("migration {status}: {reason}")));
         }
         vm.kill()?;
+        file.write_all(&vm.take(Channel::State)).map_err(failed())?;
         Ok(())
     }
 
@@ -74,13 +82,11 @@ impl Snapshot {
     ///
     /// As [`Vm::start`], and where the snapshot's files cannot be read.
     pub fn restore(&self, machine: &Machine) -> Result<Vm, Error> {
-        let state = fs::File::open(&self.state).map_err(Error::io("read a snapshot"))?;
-        let state = OwnedFd::from(state.into_parts().0);
-        let uri = format!("fd:{}", number(&state));
-        let mut vm =
-            Vm::start_inheriting(machine, Start::Incoming, Memory::Private(&self.memory), vec![state])?;
+        let state = fs::read(&self.state).map_err(Error::io("read a snapshot"))?;
+        let mut vm = Vm::start(machine, Start::Incoming, Memory::Private(&self.memory))?;
         vm.post("migrate-set-capabilities", capabilities());
-        vm.post("migrate-incoming", json!({ "uri": uri }));
+        vm.post("migrate-incoming", json!({ "uri": vm.state_uri() }));
+        vm.write(Channel::State, &state);
         Ok(vm)
     }
 
