@@ -197,7 +197,7 @@ impl<'a> Starter<'a> {
         })?;
         fs::write(dir.join("boot.log"), guest.streams().boot_log())?;
         fs::write(dir.join("boot.ms"), start.time.as_millis().to_string())?;
-        snapshot.save(guest.vm(), Instant::now() + self.limits.save, self.cancel)?;
+        snapshot.save(guest.vm(), machine, Instant::now() + self.limits.save, self.cancel)?;
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use serde_json::Value;
 
-use super::qmp::{self, Message};
+use super::qmp::{self, Message, Version};
 use super::{Error, Machine, Memory, Start, Wiring};
 use crate::process::{self, Command, Process};
 use crate::work::Cancel;
@@ -115,6 +115,7 @@ pub struct Vm {
     process: Process,
     command: String,
     ports: [Port; CHANNELS.len()],
+    version: Option<Version>,
     /// The number of QEMU's end of [`Channel::State`].
     state: i32,
     next_id: u64,
@@ -165,6 +166,7 @@ impl Vm {
             process,
             command: line,
             ports,
+            version: None,
             state,
             next_id: 0,
             answers: Vec::new(),
@@ -187,6 +189,11 @@ impl Vm {
     /// QEMU's process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// QEMU's version, once it has answered a command.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version
     }
 
     /// Where a QEMU that waits for a snapshot can read it, as `migrate-incoming` names it.
@@ -353,7 +360,7 @@ impl Vm {
         for line in lines.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
         {
             match qmp::decode(line) {
-                Some(Message::Greeting) => {}
+                Some(Message::Greeting(version)) => self.version = Some(version),
                 Some(Message::Answer(id, answer)) => self.answers.push((id, answer)),
                 Some(Message::Event(event, data)) => {
                     if event == "SHUTDOWN" {

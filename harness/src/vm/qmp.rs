@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
+/// A QEMU's major and minor version.
+pub(super) type Version = (u64, u64);
+
 /// What QEMU says on its monitor.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
-    /// The greeting.
-    Greeting,
+    /// The greeting: QEMU's version.
+    Greeting(Version),
     /// The answer to the command of this number: its result, or QEMU's reason for refusing.
     Answer(u64, Result<Value, String>),
     /// Something happened.
@@ -23,8 +26,9 @@ pub(super) fn encode(id: u64, command: &str, arguments: Value) -> Vec<u8> {
 /// Reads one line; `None` where it is nothing that QMP knows.
 pub(super) fn decode(line: &[u8]) -> Option<Message> {
     let mut value: Value = serde_json::from_slice(line).ok()?;
-    if value.get("QMP").is_some() {
-        return Some(Message::Greeting);
+    if let Some(greeting) = value.get("QMP") {
+        let part = |name| greeting["version"]["qemu"][name].as_u64();
+        return Some(Message::Greeting((part("major")?, part("minor")?)));
     }
     if let Some(event) = value.get("event").and_then(Value::as_str) {
         return Some(Message::Event(event.to_owned(), value["data"].clone()));
@@ -45,7 +49,10 @@ mod tests {
 
     #[test]
     fn messages() {
-        assert_eq!(decode(br#"{"QMP": {"version": {}}}"#), Some(Message::Greeting));
+        let greeting =
+            br#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 1, "major": 10}, "package": ""}}}"#;
+        assert_eq!(decode(greeting), Some(Message::Greeting((10, 1))));
+        assert_eq!(decode(br#"{"QMP": {"version": {}}}"#), None);
         let event = decode(br#"{"timestamp": {}, "event": "SHUTDOWN", "data": {"reason": "guest-reset"}}"#);
         assert_eq!(event, Some(Message::Event("SHUTDOWN".into(), json!({ "reason": "guest-reset" }))));
         assert_eq!(decode(br#"{"return": {}, "id": 7}"#), Some(Message::Answer(7, Ok(json!({})))));

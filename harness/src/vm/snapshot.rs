@@ -28,6 +28,9 @@ pub enum SnapshotError {
     /// QEMU would not.
     #[error("QEMU cannot save this guest: {0}")]
     Refused(String),
+    /// This QEMU's version cannot restore more than one cpu ([`crate::arch::Row::restores_one_cpu`]).
+    #[error("QEMU {0} restores only the first cpu of such a guest")]
+    LosesCpus(String),
     /// Something else went wrong.
     #[error(transparent)]
     Vm(#[from] Error),
@@ -48,8 +51,15 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Refused`] where this guest cannot be saved, say because a device has no saved form.
-    pub fn save(&self, vm: &mut Vm, deadline: Instant, cancel: &Cancel) -> Result<(), SnapshotError> {
+    /// [`SnapshotError::Refused`] where this guest cannot be saved, say because a device has no saved form, and
+    /// [`SnapshotError::LosesCpus`].
+    pub fn save(
+        &self,
+        vm: &mut Vm,
+        machine: &Machine,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> Result<(), SnapshotError> {
         let failed = || Error::io("save a snapshot");
         let mut file = fs::File::create(&self.state).map_err(failed())?;
         let refused = |error| match error {
@@ -57,6 +67,13 @@ impl Snapshot {
             other => SnapshotError::Vm(other),
         };
         vm.name_state("state", deadline, cancel)?;
+        if machine.smp > 1
+            && let Some((major, minor)) = vm.version()
+            && let Some(broken) = &machine.arch.restores_one_cpu
+            && broken.contains(&(major, minor))
+        {
+            return Err(SnapshotError::LosesCpus(format!("{major}.{minor}")));
+        }
         vm.qmp("migrate-set-capabilities", capabilities(), deadline, cancel).map_err(refused)?;
         vm.qmp("migrate", json!({ "uri": "fd:state" }), deadline, cancel).map_err(refused)?;
         let status = loop {

@@ -254,5 +254,5 @@ fn save(machine: &Machine, boot: &Boot, snapshot: &Snapshot, cancel: &Cancel) {
         assert!(vm.exit().is_none() && Instant::now() < deadline, "{console}");
         drop((vm.take(Channel::Control), vm.take(Channel::Log), vm.take(Channel::Trace)));
     }
-    snapshot.save(&mut vm, deadline, cancel).unwrap();
+    snapshot.save(&mut vm, machine, deadline, cancel).unwrap();
 }
