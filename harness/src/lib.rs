@@ -53,6 +53,7 @@
 //! ```
 
 pub mod arch;
+pub mod blame;
 pub mod cli;
 pub mod console;
 pub mod error;

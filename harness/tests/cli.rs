@@ -160,3 +160,48 @@ fn a_kernel_that_cannot_be_had_is_an_error_in_the_one_document() {
     assert_eq!((&case["outcome"], &case["start"]), (&"error".into(), &serde_json::Value::Null));
     assert!(case["reason"].as_str().unwrap().starts_with("image `x86_64`: "), "{case}");
 }
+
+fn recorded(name: &str) -> String {
+    format!("{}/tests/data/trace/{name}.txt", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[rstest]
+#[case::held("arm-leak", &["boom"], 1, "`boom` is held once: insmod[124] took it in boom_leak [boom]")]
+#[case::free("arm-leak", &["hold"], 0, "nothing holds `hold`")]
+#[case::all("x86_64-double-put", &[], 1, "`boom` was given back more often than it was taken")]
+#[case::printed_by_trace_cmd("x86_64-trace-cmd", &["hold"], 0, "`hold` is not loaded at the end of the trace")]
+fn blame_answers_from_a_trace(
+    #[case] trace: &str,
+    #[case] module: &[&str],
+    #[case] code: i32,
+    #[case] sentence: &str,
+) {
+    let path = recorded(trace);
+    let output = Project::new().kmodlab(&[&["blame", "--trace", &path], module].concat());
+    assert_eq!(output.status.code(), Some(code), "{}", err(&output));
+    assert!(out(&output).starts_with(sentence), "{}", out(&output));
+    let output = Project::new().kmodlab(&[&["blame", "--format", "json", "--trace", &path], module].concat());
+    assert_eq!(output.status.code(), Some(code));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["modules"][0]["sentence"].as_str().unwrap().starts_with(sentence));
+}
+
+#[test]
+fn blame_says_what_is_wrong_with_a_trace() {
+    let project = Project::new();
+    let (text, recording) = (project.path().join("text"), project.path().join("trace.dat"));
+    std::fs::write(&text, "nothing\n").unwrap();
+    std::fs::write(&recording, b"\x17\x08\x44tracing6\0").unwrap();
+    let (text, recording) = (text.to_str().unwrap(), recording.to_str().unwrap());
+    let held = recorded("arm-held");
+    for (args, message) in [
+        (vec!["nowhere"], "cannot read `nowhere`"),
+        (vec![text], "has no module events\nenable them"),
+        (vec![recording], "is a recording of trace-cmd, not text\nprint it: trace-cmd report"),
+        (vec![&held, "other"], "has no event of a module `other`"),
+    ] {
+        let output = project.kmodlab(&[&["blame", "--trace"], args.as_slice()].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(err(&output).contains(message), "{}", err(&output));
+    }
+}

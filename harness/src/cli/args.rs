@@ -17,6 +17,7 @@ Examples:
   kmodlab check my.yaml                     what is wrong with a file
   kmodlab selftest ftrace test.d/kprobe     the kernel's own tests of probes
   kmodlab list --coverage                   what the scenarios cover, and what not
+  kmodlab blame --trace trace.txt           who holds a module, from a log
   kmodlab shell x86_64                      a guest to try things in
   kmodlab doctor                            what is missing on this machine
 
@@ -63,6 +64,8 @@ pub(super) enum Subcommand {
     List(List),
     /// Validate scenario files without booting anything
     Check(Check),
+    /// Say what holds a module: who took each reference, through what code, and whether it was given back
+    Blame(Blame),
     /// Start a guest and open a shell in it, with the test modules at hand
     Shell(ShellArgs),
     /// Say what this machine lacks, and the remedy
@@ -187,6 +190,32 @@ pub(super) struct List {
 pub(super) struct Check {
     #[command(flatten)]
     pub(super) selection: Selection,
+}
+
+const BLAME_EXAMPLES: &str = "\
+Examples:
+  kmodlab blame --trace trace.txt           every module that the trace shows held
+  kmodlab blame --trace trace.txt loop      one module, whatever there is to say of it
+  trace-cmd report | kmodlab blame --trace -
+  kmodlab blame --trace /sys/kernel/tracing/trace_pipe loop     until Ctrl-C
+
+Exit codes:
+  0    nothing holds it
+  1    something does, or it was given back too often
+  2    the file cannot be read, or has no such module";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = BLAME_EXAMPLES)]
+pub(super) struct Blame {
+    /// The module [default: every module of the trace]
+    #[arg(value_name = "MODULE")]
+    pub(super) module: Option<String>,
+    /// Text of a trace with the events of the group `module`, from tracefs or `trace-cmd report`; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: String,
+    /// What is printed: an answer for people, or a JSON document
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,7 @@
 //! The command line: a file per subcommand, and the only place that decides exit codes.
 
 mod args;
+mod blame;
 mod check;
 mod doctor;
 mod image;
@@ -119,6 +120,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
         Subcommand::Selftest(args) => selftest::selftest(context, &args),
         Subcommand::List(args) => list::list(context, &args),
         Subcommand::Check(args) => check::check(context, &args),
+        Subcommand::Blame(args) => blame::blame(context, &args),
         Subcommand::Shell(args) => shell::shell(context, &args),
         Subcommand::Doctor(args) => doctor::doctor(context, &args),
         Subcommand::Schema => schema::schema(),

@@ -1,0 +1,348 @@
+//! What holds a module: a ledger turned into an answer that a person can act on.
+//!
+//! Pure: a [`ModuleLedger`] in, an [`Answer`] out. `report` makes text of it.
+
+use serde::Serialize;
+
+use crate::trace::ledger::{Certainty, ModuleLedger, Note, Reference, Task};
+
+/// What a trace says of one module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// Whether something holds it.
+    pub verdict: Verdict,
+    /// The verdict in a sentence.
+    pub sentence: String,
+    /// Whether the kernel would let it go, and why not.
+    pub removal: String,
+    /// What to do next, a line each.
+    pub advice: Vec<String>,
+    /// What the answer rests on.
+    #[serde(flatten)]
+    pub ledger: ModuleLedger,
+}
+
+/// Whether something holds a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing does.
+    Free,
+    /// It is not there at the end of the trace.
+    Unloaded,
+    /// Something does.
+    Held,
+    /// It was given back more often than it was taken.
+    Overdrawn,
+    /// The trace cannot tell.
+    Unclear,
+}
+
+impl Verdict {
+    /// Whether there is something to mend: exit code 1.
+    pub fn is_bad(self) -> bool {
+        matches!(self, Verdict::Held | Verdict::Overdrawn)
+    }
+}
+
+impl Answer {
+    /// What a module's ledger comes to.
+    pub fn new(ledger: ModuleLedger) -> Self {
+        let verdict = verdict(&ledger);
+        Answer {
+            verdict,
+            sentence: sentence(verdict, &ledger),
+            removal: removal(verdict, &ledger),
+            advice: advice(verdict, &ledger),
+            ledger,
+        }
+    }
+}
+
+fn verdict(ledger: &ModuleLedger) -> Verdict {
+    match (ledger.loaded, ledger.use_count) {
+        (Some(false), _) => Verdict::Unloaded,
+        (_, Some(count)) if count < 0 => Verdict::Overdrawn,
+        (_, Some(0)) => Verdict::Free,
+        (_, Some(_)) => Verdict::Held,
+        (_, None) if ledger.outstanding.is_empty() => Verdict::Unclear,
+        (_, None) => Verdict::Held,
+    }
+}
+
+fn sentence(verdict: Verdict, ledger: &ModuleLedger) -> String {
+    let name = &ledger.name;
+    match verdict {
+        Verdict::Free => format!("nothing holds `{name}`: its use count is 0"),
+        Verdict::Unloaded => format!("`{name}` is not loaded at the end of the trace"),
+        Verdict::Unclear => format!("the trace does not show whether something holds `{name}`"),
+        Verdict::Overdrawn => {
+            let by = ledger.notes.iter().find_map(|note| match note {
+                Note::PutWithoutGet { task, chain, .. } => Some(format!(
+                    ": {} did so{}",
+                    task_name(task),
+                    chain.first().map(|place| format!(" in {place}")).unwrap_or_default()
+                )),
+                _ => None,
+            });
+            format!("`{name}` was given back more often than it was taken{}", by.unwrap_or_default())
+        }
+        Verdict::Held => held(ledger),
+    }
+}
+
+fn held(ledger: &ModuleLedger) -> String {
+    let listed = ledger.outstanding.len();
+    let count = ledger.use_count.unwrap_or(i64::try_from(listed).unwrap_or(i64::MAX));
+    let head = format!("`{}` is held {}", ledger.name, times(count));
+    let unseen = match ledger.unseen {
+        1.. if listed > 0 => {
+            format!("; {} taken where the trace does not show it", references(ledger.unseen))
+        }
+        _ => String::new(),
+    };
+    match ledger.outstanding.as_slice() {
+        [] => format!("{head}, and the trace does not show who took it"),
+        [one] => format!("{head}: {}{unseen}", took(one)),
+        many => {
+            let mut names: Vec<String> = many.iter().map(holder).collect();
+            names.dedup();
+            let more = names.len().saturating_sub(4);
+            names.truncate(4);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{head}: by {}{more}{unseen}", names.join(", "))
+        }
+    }
+}
+
+/// Who took a reference, and where, as the end of a sentence.
+fn took(reference: &Reference) -> String {
+    let place = reference.chain.first().map(|place| format!(" in {place}")).unwrap_or_default();
+    match &reference.dependent {
+        Some(dependent) => format!("module `{dependent}` uses its symbols"),
+        None => {
+            format!("{} took it{place} and has not given it back", task_name(&reference.taken_by))
+        }
+    }
+}
+
+fn holder(reference: &Reference) -> String {
+    match &reference.dependent {
+        Some(dependent) => format!("module `{dependent}`"),
+        None => task_name(&reference.taken_by),
+    }
+}
+
+/// As `ps` and traces name a task: `sleep[89]`; `<...>` where the kernel no longer knew the name.
+pub fn task_name(task: &Task) -> String {
+    format!("{}[{}]", task.comm.as_deref().unwrap_or("<...>"), task.pid)
+}
+
+/// What `delete_module` does (`kernel/module/main.c`): dependents are asked first, then the state, then the count, and
+/// dependents and the count have the same errno.
+fn removal(verdict: Verdict, ledger: &ModuleLedger) -> String {
+    let dependents = dependents(ledger);
+    match verdict {
+        Verdict::Free => "allowed, if the module has an exit function (without one: EBUSY)".to_owned(),
+        Verdict::Unloaded => "it has been removed, or its load failed".to_owned(),
+        Verdict::Unclear => "the trace does not tell".to_owned(),
+        Verdict::Overdrawn => {
+            "not safe: with a count below its base the kernel stops with a BUG in try_release_module_ref"
+                .to_owned()
+        }
+        Verdict::Held if dependents.is_empty() => {
+            "refused with EWOULDBLOCK while the use count is above 0; no module in the trace depends on it"
+                .to_owned()
+        }
+        Verdict::Held => format!("refused with EWOULDBLOCK: in use by {}", dependents.join(", ")),
+    }
+}
+
+fn dependents(ledger: &ModuleLedger) -> Vec<String> {
+    let mut names: Vec<String> =
+        ledger.outstanding.iter().filter_map(|held| held.dependent.clone()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn advice(verdict: Verdict, ledger: &ModuleLedger) -> Vec<String> {
+    let mut lines = Vec::new();
+    if verdict == Verdict::Overdrawn {
+        lines.push(
+            "find the module_put without a try_module_get before it; reboot before removing the module"
+                .to_owned(),
+        );
+    }
+    if verdict == Verdict::Held {
+        let dependents = dependents(ledger);
+        if !dependents.is_empty() {
+            lines.push(format!("remove what depends on it first: modprobe -r {}", dependents.join(" ")));
+        }
+        let mut others: Vec<&Reference> = Vec::new();
+        for held in ledger.outstanding.iter().filter(|held| held.dependent.is_none()) {
+            let same = |other: &&Reference| {
+                other.taken_by.pid == held.taken_by.pid && other.chain.first() == held.chain.first()
+            };
+            if !others.iter().any(same) {
+                others.push(held);
+            }
+        }
+        lines.extend(others.iter().take(4).map(|held| remedy(&ledger.name, held)));
+        if ledger.unseen > 0 {
+            lines.push("trace from before the module is loaded, to see every reference taken".to_owned());
+        }
+    }
+    if ledger.notes.contains(&Note::NoStacks) {
+        lines.push(
+            "record stacks: echo stacktrace > events/module/module_get/trigger, and the same for module_put"
+                .to_owned(),
+        );
+    }
+    if ledger.notes.iter().any(|note| matches!(note, Note::Lost { .. } | Note::Overwritten { .. })) {
+        lines.push(format!(
+            "lose no events: a larger buffer_size_kb, or name == \"{}\" in events/module/filter",
+            ledger.name
+        ));
+    }
+    lines
+}
+
+/// What gives a reference back.
+fn remedy(module: &str, held: &Reference) -> String {
+    let pid = held.taken_by.pid;
+    match held.chain.first() {
+        Some(place) if place.ends_with(&format!("[{module}]")) => {
+            format!("the module's own code took it: see which module_put should follow in {place}")
+        }
+        _ if held.chain.iter().any(|place| place.contains("open")) => format!(
+            "see whether pid {pid}, or a child of it, still has it open: ls -l /proc/{pid}/fd; closing gives it back"
+        ),
+        Some(place) => format!("see what undoes {place} for pid {pid}"),
+        None => format!("see what pid {pid} does with the module"),
+    }
+}
+
+/// What a note means, for people.
+pub fn note(note: &Note) -> String {
+    match note {
+        Note::StartedLate { references: count } => {
+            format!("the trace began after the load, when there {} already", were(*count))
+        }
+        Note::Lost { events: 0, gaps } => format!("events were lost in {}", places(*gaps)),
+        Note::Lost { events, gaps } => format!("{events} events were lost in {}", places(*gaps)),
+        Note::Overwritten { events } => format!("the buffer wrapped: its oldest {events} events are gone"),
+        Note::TakenUnseen { references: count } => {
+            format!("the count rose by {count} without an event that shows why")
+        }
+        Note::ReturnedUnseen { references: count } => {
+            format!("the count fell by {count} without an event that shows why")
+        }
+        Note::PutWithoutGet { task, time, chain } => format!(
+            "{} gave back at {} what nobody had taken, in {}",
+            task_name(task),
+            time.0,
+            chain.first().map_or("a function that was not recorded", String::as_str)
+        ),
+        Note::PutBelowZero { times: count } => {
+            format!(
+                "the count was at its lowest and was to fall further, {}: the kernel warned",
+                times_u(*count)
+            )
+        }
+        Note::PerCpuCounts => {
+            "the counts are those of single cpus (Linux before 3.19) and tell nothing of the whole".to_owned()
+        }
+        Note::RemovedWhileHeld { references: count } => {
+            format!("it was removed, by force or where events are missing, while there {}", were(*count))
+        }
+        Note::NoStacks => "no stacks were recorded: of each chain there is one function".to_owned(),
+        Note::Unreadable { lines } => format!("{lines} lines of module events are cut short"),
+        Note::TooMany => "more references are out than are listed".to_owned(),
+    }
+}
+
+/// How sure a reference is to be the one that is out, for people.
+pub fn certainty(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Exact => "exact",
+        Certainty::Likely => "likely",
+        Certainty::Unknown => "one of several that it may be",
+    }
+}
+
+fn times(count: i64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        count => format!("{count} times"),
+    }
+}
+
+fn times_u(count: u64) -> String {
+    times(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn references(count: i64) -> String {
+    if count == 1 { "1 reference was".to_owned() } else { format!("{count} references were") }
+}
+
+fn were(count: i64) -> String {
+    if count == 1 { "was 1 reference".to_owned() } else { format!("were {count} references") }
+}
+
+fn places(count: u64) -> String {
+    if count == 1 { "1 place".to_owned() } else { format!("{count} places") }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::trace::ledger::Ledger;
+
+    fn answer(trace: &str, module: &str) -> Answer {
+        let mut ledger = Ledger::new(Some(module));
+        ledger.push_bytes(trace.as_bytes());
+        Answer::new(ledger.finish().remove(0))
+    }
+
+    macro_rules! recorded {
+        ($name:literal) => {
+            include_str!(concat!("../../tests/data/trace/", $name, ".txt"))
+        };
+    }
+
+    #[rstest]
+    #[case::open(recorded!("arm-held"), "hold", Verdict::Held, "`hold` is held once: init[1] took it in misc_open")]
+    #[case::leak(recorded!("arm-leak"), "boom", Verdict::Held, "`boom` is held once: insmod[124] took it in boom_leak [boom]")]
+    #[case::leak(recorded!("x86_64-leak"), "boom", Verdict::Held, "`boom` is held once: insmod[")]
+    #[case::leak(recorded!("ppc64le-leak"), "boom", Verdict::Held, "`boom` is held once: insmod[")]
+    #[case::probed(recorded!("arm-leak"), "hold", Verdict::Free, "nothing holds `hold`")]
+    #[case::gone(recorded!("x86_64-default"), "hold", Verdict::Unloaded, "`hold` is not loaded")]
+    #[case::overdrawn(recorded!("x86_64-double-put"), "boom", Verdict::Overdrawn, "`boom` was given back more often")]
+    fn recordings(
+        #[case] trace: &str,
+        #[case] module: &str,
+        #[case] verdict: Verdict,
+        #[case] sentence: &str,
+    ) {
+        let answer = answer(trace, module);
+        assert_eq!(answer.verdict, verdict, "{}", answer.sentence);
+        assert!(answer.sentence.starts_with(sentence), "{}", answer.sentence);
+    }
+
+    #[test]
+    fn a_dependent_is_named_with_the_order_of_removal() {
+        let trace = "  insmod-5  [000] .....  1.0: module_load: low OE\n  \
+                       insmod-5  [000] .....  1.1: module_put: low call_site=do_init_module refcnt=1\n  \
+                       insmod-6  [000] .....  1.2: module_get: low call_site=resolve_symbol refcnt=2\n  \
+                       insmod-6  [000] .....  1.3: module_load: high OE\n  \
+                       insmod-6  [000] .....  1.4: module_put: high call_site=do_init_module refcnt=1\n";
+        let answer = answer(trace, "low");
+        assert_eq!(answer.sentence, "`low` is held once: module `high` uses its symbols");
+        assert_eq!(answer.removal, "refused with EWOULDBLOCK: in use by high");
+        assert_eq!(answer.advice[0], "remove what depends on it first: modprobe -r high");
+    }
+}

@@ -1,0 +1,120 @@
+//! `kmodlab blame`
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::Serialize;
+
+use super::args::{Blame, Format};
+use super::{Context, Stop, say};
+use crate::blame::Answer;
+use crate::report::{self, printable};
+use crate::trace::ledger::Ledger;
+use crate::work::Cancel;
+
+/// What the file of `trace-cmd record` begins with (trace-cmd.dat(5)).
+const TRACE_DAT: &[u8] = b"\x17\x08\x44tracing";
+
+/// What is printed with `--format json`.
+#[derive(Serialize)]
+struct Document<'a> {
+    modules: &'a [Answer],
+}
+
+/// Says what holds a module, or every module of a trace.
+pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
+    // The kernel writes `_` for `-` in a module's name.
+    let module = args.module.as_ref().map(|name| name.trim_end_matches(".ko").replace('-', "_"));
+    let answers = match args.trace.as_str() {
+        "-" => read(&mut io::stdin().lock(), "standard input", module.as_deref(), &context.cancel),
+        path => match File::open(path) {
+            Ok(mut file) => read(&mut file, path, module.as_deref(), &context.cancel),
+            Err(error) => Err(Stop::usage(format!("cannot read `{path}`: {error}"))),
+        },
+    }?;
+    match args.format {
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&Document { modules: &answers });
+            say(json.map_err(|error| Stop::error(&error))?);
+        }
+        Format::Human => print(&answers, module.is_some()),
+    }
+    Ok(u8::from(answers.iter().any(|answer| answer.verdict.is_bad())))
+}
+
+/// Reads a trace to its end, or until the user interrupts, which ends a stream such as `trace_pipe`.
+fn read<R: Read + AsFd>(
+    from: &mut R,
+    name: &str,
+    module: Option<&str>,
+    cancel: &Cancel,
+) -> Result<Vec<Answer>, Stop> {
+    let mut ledger = Ledger::new(module);
+    let mut buffer = vec![0; 1 << 16];
+    let mut first = true;
+    loop {
+        match chunk(from, &mut buffer, cancel) {
+            Ok([]) => break,
+            Ok(bytes) if std::mem::take(&mut first) && bytes.starts_with(TRACE_DAT) => {
+                return Err(Stop::usage(format!(
+                    "`{name}` is a recording of trace-cmd, not text\nprint it: trace-cmd report {name} | kmodlab blame --trace -"
+                )));
+            }
+            Ok(bytes) => ledger.push_bytes(bytes),
+            Err(error) => return Err(Stop::usage(format!("cannot read `{name}`: {error}"))),
+        }
+    }
+    let answers: Vec<Answer> = ledger.finish().into_iter().map(Answer::new).collect();
+    match (answers.is_empty(), module) {
+        (false, _) => Ok(answers),
+        (true, Some(module)) => Err(Stop::usage(format!(
+            "`{name}` has no event of a module `{module}`\nleave the name out to see which modules it has"
+        ))),
+        (true, None) => Err(Stop::usage(format!(
+            "`{name}` has no module events\nenable them before the module is loaded: echo 1 > /sys/kernel/tracing/events/module/enable"
+        ))),
+    }
+}
+
+/// The next bytes; none at the end, and none once the user has interrupted.
+fn chunk<'b, R: Read + AsFd>(from: &mut R, buffer: &'b mut [u8], cancel: &Cancel) -> io::Result<&'b [u8]> {
+    loop {
+        {
+            let mut fds =
+                [PollFd::new(from, PollFlags::IN), PollFd::from_borrowed_fd(cancel.fd(), PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if cancel.is_cancelled() {
+            return Ok(&[]);
+        }
+        match from.read(buffer) {
+            Ok(length) => return Ok(buffer.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// In full the module that was asked for, and otherwise those that are held; of the others a line.
+fn print(answers: &[Answer], asked: bool) {
+    let (full, short): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| asked || answer.verdict.is_bad());
+    let mut first = true;
+    for answer in full {
+        if !std::mem::take(&mut first) {
+            say("");
+        }
+        say(printable(&report::blame(answer)).trim_end());
+    }
+    if !first && !short.is_empty() {
+        say("");
+    }
+    for answer in short {
+        say(printable(&answer.sentence));
+    }
+}
