@@ -58,6 +58,7 @@ pub mod cli;
 pub mod console;
 pub mod error;
 pub mod guest;
+pub mod holders;
 pub mod image;
 pub mod lab;
 pub mod module;
