@@ -2,8 +2,8 @@
 //! that each gets a guest as it was after the boot.
 //!
 //! The suite's own words for a result (its `ftracetest`) are kept as the reason of the subtest. PASS and XFAIL pass;
-//! UNSUPPORTED and UNTESTED skip; FAIL fails, and so does UNRESOLVED, of which the suite says that nobody can tell what
-//! it means: a kernel that was to be tested was not.
+//! UNSUPPORTED, UNTESTED and UNRESOLVED skip; FAIL fails. A test says UNRESOLVED where the kernel or the machine lacks
+//! what it needs, and the suite itself counts that as no failure (its option `--fail-unresolved` would).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

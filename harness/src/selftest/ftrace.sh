@@ -50,7 +50,7 @@ echo "$results" | while IFS= read -r line; do
     case $result in
         PASS) echo "ok $number $title # PASS" ;;
         XFAIL) echo "not ok $number $title # XFAIL $words" ;;
-        UNSUPPORTED | UNTESTED) echo "ok $number $title # SKIP $reason" ;;
+        UNSUPPORTED | UNTESTED | UNRESOLVED) echo "ok $number $title # SKIP $reason" ;;
         *)
             tail -n 30 "$log" | sed 's/^/# /'
             case $result in
