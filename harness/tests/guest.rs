@@ -5,6 +5,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use kmodlab::blame::{Answer, Verdict};
 use kmodlab::guest::Errno;
 use kmodlab::guest::proto::{Condition, Run};
 use kmodlab::lab::Lab;
@@ -68,4 +69,30 @@ fn a_restored_guest_has_the_time_its_timers_and_entropy_of_its_own(#[case] image
         uuids.push(uuid.to_owned());
     }
     assert_ne!(uuids[0], uuids[1]);
+}
+
+#[rstest]
+#[case::open("x86_64", &["refmod"], "exec 3< /dev/refmod; sleep 300 &", Verdict::Held, "took it in misc_open")]
+#[case::open("ppc64le", &["refmod"], "exec 3< /dev/refmod; sleep 300 &", Verdict::Held, "took it in misc_open")]
+#[case::leak("arm", &["leakmod"], "echo leakmod > /sys/module/leakmod/parameters/get", Verdict::Held, "[leakmod]")]
+#[case::overdrawn("x86_64", &["leakmod"], "echo leakmod > /sys/module/leakmod/parameters/put", Verdict::Overdrawn, "more often")]
+#[case::used_and_left("x86_64", &["refmod"], "cat /dev/refmod", Verdict::Free, "it was removed")]
+fn what_holds_a_module_is_found(
+    #[case] image: &str,
+    #[case] modules: &[&str],
+    #[case] commands: &str,
+    #[case] verdict: Verdict,
+    #[case] words: &str,
+) {
+    let Some(mut session) = session(image, modules) else { return };
+    let name = modules[0];
+    session.watch_module(name).unwrap();
+    assert_eq!(session.load(name, false, "", false).unwrap().answer, Ok(()));
+    session.shell(commands).unwrap();
+    let (ledger, removal) = session.account_for(name).unwrap();
+    let answer = removal.iter().fold(Answer::new(ledger), Answer::after);
+    assert_eq!(answer.verdict, verdict, "{answer:?}");
+    assert!(answer.sentence.contains(words), "{}", answer.sentence);
+    // Where another reference would be no harm, one at the base would be the kernel's end.
+    assert_eq!(removal.is_none(), verdict == Verdict::Overdrawn);
 }

@@ -4,7 +4,9 @@
 
 use serde::Serialize;
 
+use crate::guest::Errno;
 use crate::trace::ledger::{Certainty, ModuleLedger, Note, Reference, Task};
+use crate::trace::{ListedModule, ModuleState};
 
 /// What a trace says of one module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,6 +47,15 @@ impl Verdict {
     }
 }
 
+/// What came of an attempt to remove a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// What `delete_module` answered.
+    pub answer: Result<(), Errno>,
+    /// Its line in `/proc/modules` after that, where it still has one.
+    pub listed: Option<ListedModule>,
+}
+
 impl Answer {
     /// What a module's ledger comes to.
     pub fn new(ledger: ModuleLedger) -> Self {
@@ -56,6 +67,55 @@ impl Answer {
             advice: advice(verdict, &ledger),
             ledger,
         }
+    }
+
+    /// The answer after an attempt to remove the module.
+    #[must_use]
+    pub fn after(self, removal: &Removal) -> Self {
+        let name = &self.ledger.name;
+        match removal.answer {
+            Ok(()) => Answer {
+                verdict: Verdict::Free,
+                sentence: format!("nothing holds `{name}`: it was removed"),
+                removal: "allowed: the module is gone".to_owned(),
+                advice: Vec::new(),
+                ..self
+            },
+            Err(errno) => {
+                let reason = refusal(errno, removal.listed.as_ref());
+                let known = self.verdict.is_bad();
+                let sentence =
+                    if known { self.sentence } else { format!("`{name}` cannot be removed: {reason}") };
+                Answer {
+                    verdict: if known { self.verdict } else { Verdict::Held },
+                    sentence,
+                    removal: format!("refused with {}: {reason}", errno_name(errno)),
+                    ..self
+                }
+            }
+        }
+    }
+}
+
+/// As the manual page of `delete_module` has it; the number is that of EAGAIN.
+fn errno_name(errno: Errno) -> String {
+    if errno == Errno::EAGAIN { "EWOULDBLOCK".to_owned() } else { errno.to_string() }
+}
+
+/// Why `delete_module` refuses: it has one errno for a count and for dependents, and one for a module that is not live and
+/// for one without an exit function (`kernel/module/main.c`); `/proc/modules` tells which.
+fn refusal(errno: Errno, listed: Option<&ListedModule>) -> String {
+    let Some(listed) = listed else { return "it is not loaded".to_owned() };
+    match (errno, listed.state) {
+        (_, ModuleState::Loading) => "its init function still runs".to_owned(),
+        (_, ModuleState::Unloading) => "it is being removed already".to_owned(),
+        (Errno::EAGAIN, _) if !listed.users.is_empty() => format!("in use by {}", listed.users.join(", ")),
+        (Errno::EAGAIN, _) => {
+            let count = listed.use_count.map_or("unknown".to_owned(), |count| count.to_string());
+            format!("its use count is {count}, and no module uses it")
+        }
+        (_, ModuleState::Live) if listed.permanent => "it has no exit function".to_owned(),
+        _ => "the kernel does not say why".to_owned(),
     }
 }
 
@@ -331,6 +391,53 @@ mod tests {
         let answer = answer(trace, module);
         assert_eq!(answer.verdict, verdict, "{}", answer.sentence);
         assert!(answer.sentence.starts_with(sentence), "{}", answer.sentence);
+    }
+
+    fn listed(line: &str) -> Option<ListedModule> {
+        ListedModule::parse_list(line).unwrap().pop()
+    }
+
+    #[rstest]
+    #[case::count(
+        Errno::EAGAIN,
+        "hold 16384 1 - Live 0x0",
+        "refused with EWOULDBLOCK: its use count is 1, and no module uses it"
+    )]
+    #[case::dependents(
+        Errno::EAGAIN,
+        "hold 16384 2 a,b, Live 0x0",
+        "refused with EWOULDBLOCK: in use by a, b"
+    )]
+    #[case::no_exit(
+        Errno::EBUSY,
+        "hold 16384 0 [permanent], Live 0x0",
+        "refused with EBUSY: it has no exit function"
+    )]
+    #[case::comes(
+        Errno::EBUSY,
+        "hold 16384 1 - Loading 0x0",
+        "refused with EBUSY: its init function still runs"
+    )]
+    #[case::goes(
+        Errno::EBUSY,
+        "hold 16384 -1 - Unloading 0x0",
+        "refused with EBUSY: it is being removed already"
+    )]
+    fn a_refusal_is_explained(#[case] errno: Errno, #[case] line: &str, #[case] removal: &str) {
+        let removal_of = Removal { answer: Err(errno), listed: listed(line) };
+        let held = answer(recorded!("arm-held"), "hold").after(&removal_of);
+        assert_eq!((held.verdict, held.removal.as_str()), (Verdict::Held, removal));
+        assert!(held.sentence.contains("init[1]"), "{}", held.sentence);
+        let free = answer(recorded!("arm-leak"), "hold").after(&removal_of);
+        assert_eq!(free.verdict, Verdict::Held);
+        assert!(free.sentence.starts_with("`hold` cannot be removed: "), "{}", free.sentence);
+    }
+
+    #[test]
+    fn what_was_removed_was_held_by_nothing() {
+        let gone = Removal { answer: Ok(()), listed: None };
+        let answer = answer(recorded!("x86_64-default"), "hold").after(&gone);
+        assert_eq!((answer.verdict, answer.advice.len()), (Verdict::Free, 0));
     }
 
     #[test]

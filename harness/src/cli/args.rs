@@ -197,22 +197,35 @@ Examples:
   kmodlab blame --trace trace.txt           every module that the trace shows held
   kmodlab blame --trace trace.txt loop      one module, whatever there is to say of it
   trace-cmd report | kmodlab blame --trace -
+  kmodlab blame loop --image x86_64 -- 'exec 3< /dev/loop0; sleep 300 &'     in a guest, what holds it then
   kmodlab blame --trace /sys/kernel/tracing/trace_pipe loop     until Ctrl-C
 
 Exit codes:
   0    nothing holds it
-  1    something does, or it was given back too often
-  2    the file cannot be read, or has no such module";
+  1    something does, it was given back too often, or it cannot be removed
+  2    the command line is wrong, the file cannot be read, or it has no such module
+  125  the guest did not start, or the module did not build or load";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = BLAME_EXAMPLES)]
+#[command(group = clap::ArgGroup::new("from").args(["trace", "image"]).required(true))]
 pub(super) struct Blame {
-    /// The module [default: every module of the trace]
+    /// The module [default: every module of the trace]. In a guest: a file `NAME.ko`, a folder with a Kbuild, a test
+    /// module, or one of the image's kernel
     #[arg(value_name = "MODULE")]
     pub(super) module: Option<String>,
     /// Text of a trace with the events of the group `module`, from tracefs or `trace-cmd report`; `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    pub(super) trace: String,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["commands", "cold", "accel", "timeout_scale"])]
+    pub(super) trace: Option<String>,
+    /// Load the module into a guest of this image, run the commands, and try to remove it
+    #[arg(short, long, value_name = "NAME", requires = "module")]
+    pub(super) image: Option<String>,
+    #[command(flatten)]
+    pub(super) machine: Machine,
+    /// Commands for the guest's shell; what they leave in the background stays. The module is to be removed as soon as
+    /// they end: have files opened before (`exec 3< FILE; sleep 300 &`), not in the background
+    #[arg(last = true, value_name = "COMMANDS")]
+    pub(super) commands: Vec<String>,
     /// What is printed: an answer for people, or a JSON document
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,

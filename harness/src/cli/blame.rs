@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
 use super::args::{Blame, Format};
-use super::{Context, Stop, say};
+use super::{Context, Stop, blame_guest, say};
 use crate::blame::Answer;
 use crate::report::{self, printable};
 use crate::trace::ledger::Ledger;
@@ -27,13 +27,18 @@ struct Document<'a> {
 pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
     // The kernel writes `_` for `-` in a module's name.
     let module = args.module.as_ref().map(|name| name.trim_end_matches(".ko").replace('-', "_"));
-    let answers = match args.trace.as_str() {
-        "-" => read(&mut io::stdin().lock(), "standard input", module.as_deref(), &context.cancel),
-        path => match File::open(path) {
-            Ok(mut file) => read(&mut file, path, module.as_deref(), &context.cancel),
-            Err(error) => Err(Stop::usage(format!("cannot read `{path}`: {error}"))),
-        },
-    }?;
+    let answers = match (args.trace.as_deref(), &args.image, &args.module) {
+        (None, Some(image), Some(module)) => vec![blame_guest::answer(context, args, image, module)?],
+        (Some("-"), ..) => {
+            read(&mut io::stdin().lock(), "standard input", module.as_deref(), &context.cancel)?
+        }
+        (Some(path), ..) => {
+            let mut file =
+                File::open(path).map_err(|error| Stop::usage(format!("cannot read `{path}`: {error}")))?;
+            read(&mut file, path, module.as_deref(), &context.cancel)?
+        }
+        (None, ..) => return Err(Stop::usage("name a module with --image, or a file with --trace")),
+    };
     match args.format {
         Format::Json => {
             let json = serde_json::to_string_pretty(&Document { modules: &answers });

@@ -2,6 +2,7 @@
 
 mod args;
 mod blame;
+mod blame_guest;
 mod check;
 mod doctor;
 mod image;

@@ -1,4 +1,4 @@
-//! What holds a module, for people: one screen a module.
+//! What holds a module, for people: one screen a module. Writing to a String cannot fail.
 
 use std::fmt::Write as _;
 
@@ -16,11 +16,10 @@ const BAR: i64 = 40;
 pub fn blame(answer: &Answer) -> String {
     let mut out = format!("{}\n", answer.sentence);
     let ledger = &answer.ledger;
-    // Writing to a String cannot fail.
     if !ledger.outstanding.is_empty() {
         out.push_str("\nreferences taken and not given back\n");
         ledger.outstanding.iter().take(REFERENCES).for_each(|held| reference(&mut out, held));
-        left_out(&mut out, ledger.outstanding.len(), REFERENCES, "references");
+        left_out(&mut out, ledger.outstanding.len(), REFERENCES);
     }
     if !ledger.timeline.is_empty() {
         out.push_str("\nuse count over time\n");
@@ -49,12 +48,12 @@ fn reference(out: &mut String, held: &Reference) {
     for function in held.chain.iter().take(FUNCTIONS) {
         let _ = writeln!(out, "      {function}");
     }
-    left_out(out, held.chain.len(), FUNCTIONS, "functions");
+    left_out(out, held.chain.len(), FUNCTIONS);
 }
 
-fn left_out(out: &mut String, all: usize, shown: usize, what: &str) {
+fn left_out(out: &mut String, all: usize, shown: usize) {
     if all > shown {
-        let _ = writeln!(out, "      … and {} more {what}", all - shown);
+        let _ = writeln!(out, "      … and {} more", all - shown);
     }
 }
 

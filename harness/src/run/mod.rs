@@ -14,6 +14,7 @@ mod session;
 mod start;
 mod steps;
 mod transcript;
+mod watched;
 
 pub use accel::AccelChoice;
 pub use event::{CaseId, CaseReport, Event, Reporter, Start, StartKind, StepReport};

@@ -85,6 +85,15 @@ impl Session {
         Ok(Loaded { module: file.name, answer })
     }
 
+    /// Loads the module in `bytes`, by itself.
+    ///
+    /// # Errors
+    ///
+    /// Where the guest fails. What the kernel answers is no error here.
+    pub fn load_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<Answer<()>, SessionError> {
+        self.load_file(&ModuleFile { name: kernel_name(name), bytes: bytes.to_vec() }, "", 0)
+    }
+
     fn load_file(&mut self, file: &ModuleFile, params: &str, flags: u32) -> Result<Answer<()>, SessionError> {
         let path = format!("{MODULES}/{}.ko", file.name);
         self.put(&path, &file.bytes)?;
