@@ -198,6 +198,7 @@ Examples:
   kmodlab blame --trace trace.txt loop      one module, whatever there is to say of it
   trace-cmd report | kmodlab blame --trace -
   kmodlab blame loop --image x86_64 -- 'exec 3< /dev/loop0; sleep 300 &'     in a guest, what holds it then
+  kmodlab blame --live loop                 on this machine, as root, until Ctrl-C
   kmodlab blame --trace /sys/kernel/tracing/trace_pipe loop     until Ctrl-C
 
 Exit codes:
@@ -208,7 +209,7 @@ Exit codes:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = BLAME_EXAMPLES)]
-#[command(group = clap::ArgGroup::new("from").args(["trace", "image"]).required(true))]
+#[command(group = clap::ArgGroup::new("from").args(["trace", "image", "live"]).required(true))]
 pub(super) struct Blame {
     /// The module [default: every module of the trace]. In a guest: a file `NAME.ko`, a folder with a Kbuild, a test
     /// module, or one of the image's kernel
@@ -226,6 +227,10 @@ pub(super) struct Blame {
     /// they end: have files opened before (`exec 3< FILE; sleep 300 &`), not in the background
     #[arg(last = true, value_name = "COMMANDS")]
     pub(super) commands: Vec<String>,
+    /// Look at this machine's own kernel, as root: what holds the module now, then what takes and gives references
+    /// until Ctrl-C. Nothing is left behind
+    #[arg(long, requires = "module", conflicts_with_all = ["commands", "cold", "accel", "timeout_scale"])]
+    pub(super) live: bool,
     /// What is printed: an answer for people, or a JSON document
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,

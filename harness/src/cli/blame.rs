@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
 use super::args::{Blame, Format};
-use super::{Context, Stop, blame_guest, say};
+use super::{Context, Stop, blame_guest, blame_live, say};
 use crate::blame::Answer;
 use crate::report::{self, printable};
 use crate::trace::ledger::Ledger;
@@ -25,6 +25,9 @@ struct Document<'a> {
 
 /// Says what holds a module, or every module of a trace.
 pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
+    if args.live {
+        return blame_live::blame(context, args);
+    }
     // The kernel writes `_` for `-` in a module's name.
     let module = args.module.as_ref().map(|name| name.trim_end_matches(".ko").replace('-', "_"));
     let answers = match (args.trace.as_deref(), &args.image, &args.module) {
@@ -37,7 +40,9 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
                 File::open(path).map_err(|error| Stop::usage(format!("cannot read `{path}`: {error}")))?;
             read(&mut file, path, module.as_deref(), &context.cancel)?
         }
-        (None, ..) => return Err(Stop::usage("name a module with --image, or a file with --trace")),
+        (None, ..) => {
+            return Err(Stop::usage("name a module with --image or --live, or a file with --trace"));
+        }
     };
     match args.format {
         Format::Json => {
@@ -84,7 +89,11 @@ fn read<R: Read + AsFd>(
 }
 
 /// The next bytes; none at the end, and none once the user has interrupted.
-fn chunk<'b, R: Read + AsFd>(from: &mut R, buffer: &'b mut [u8], cancel: &Cancel) -> io::Result<&'b [u8]> {
+pub(super) fn chunk<'b, R: Read + AsFd>(
+    from: &mut R,
+    buffer: &'b mut [u8],
+    cancel: &Cancel,
+) -> io::Result<&'b [u8]> {
     loop {
         {
             let mut fds =

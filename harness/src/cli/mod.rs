@@ -3,6 +3,7 @@
 mod args;
 mod blame;
 mod blame_guest;
+mod blame_live;
 mod check;
 mod doctor;
 mod image;

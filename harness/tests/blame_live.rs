@@ -1,0 +1,89 @@
+//! `kmodlab blame --live` in a guest: the command itself, copied in.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "fixtures are test code"
+)]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kmodlab::guest::proto::{Condition, Ending, Run, WriteMode};
+use kmodlab::guest::{Guest, Signal};
+use kmodlab::lab::Lab;
+use kmodlab::needs::{REQUIRE_VM, missing};
+use kmodlab::run::{Options, Runner};
+use kmodlab::work::{Cancel, Unwatched};
+
+fn shell(line: &str) -> Run {
+    Run { argv: ["/bin/sh", "-c", line].map(str::to_owned).to_vec(), ..Run::default() }
+}
+
+/// The command without its symbols, and the libraries that it loads.
+fn copy_command(guest: &mut Guest) {
+    let temp = tempfile::tempdir().unwrap();
+    let small = temp.path().join("kmodlab");
+    let strip = Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_kmodlab")).status();
+    assert!(strip.unwrap().success());
+    copy(guest, &small, "/tmp/kmodlab");
+    let libraries = Command::new("ldd").arg(&small).output().unwrap();
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    for path in libraries.split_ascii_whitespace().filter(|word| word.starts_with('/')) {
+        let dir = Path::new(path).parent().unwrap().display();
+        assert_eq!(guest.run(shell(&format!("mkdir -p {dir}"))).unwrap().unwrap().stderr.text(), "");
+        copy(guest, Path::new(path), path);
+    }
+}
+
+fn copy(guest: &mut Guest, from: &Path, to: &str) {
+    let data = std::fs::read(from).unwrap();
+    guest.write_file(to, WriteMode::Truncate, 0o755, &data).unwrap().unwrap();
+}
+
+#[test]
+fn an_open_device_is_named_and_nothing_is_left_behind() {
+    let lab = Lab::open(None, None, Arc::new(Unwatched), Cancel::new().unwrap()).unwrap();
+    let arch = lab.image("x86_64").unwrap().image.arch;
+    let other =
+        (std::env::consts::ARCH != "x86_64").then(|| "the guest cannot run this machine's code".to_owned());
+    if let Some(missing) = other.or_else(|| missing(arch, lab.cancel()).map(|missing| missing.to_string())) {
+        assert!(std::env::var_os(REQUIRE_VM).is_none_or(|value| value != "1"), "{missing}");
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    let runner = Runner::new(&lab, Options::default(), &Unwatched);
+    let mut session = runner.session("x86_64", &["refmod"]).unwrap();
+    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
+    let guest = session.guest();
+    guest.set_limit(Duration::from_secs(60));
+    copy_command(guest);
+    let (holder, pid) = guest.spawn(shell("exec /bin/sleep 1000 </dev/refmod")).unwrap().unwrap();
+    assert!(guest.wait_for("/sys/module/refmod/refcnt", Condition::Equals(b"1".to_vec())).unwrap().0);
+
+    let (live, _) = guest.spawn(shell("exec /tmp/kmodlab blame --live refmod >/tmp/out")).unwrap().unwrap();
+    let watching = Condition::Contains(b"watching until Ctrl-C\n".to_vec());
+    assert!(guest.wait_for("/tmp/out", watching).unwrap().0);
+    guest.signal(holder, Signal::KILL).unwrap().unwrap();
+    guest.wait_exit(holder).unwrap().unwrap();
+    let put = Condition::Contains(b"module_put: refmod".to_vec());
+    assert!(guest.wait_for("/tmp/out", put).unwrap().0);
+    guest.signal(live, Signal(2)).unwrap().unwrap();
+    let finished = guest.wait_exit(live).unwrap().unwrap();
+    let out = guest.read_file("/tmp/out", 1 << 20).unwrap().unwrap();
+    let out = String::from_utf8_lossy(&out).into_owned();
+    eprintln!("{out}{}", finished.stderr.text());
+    assert!(
+        out.starts_with(&format!(
+            "use count of `refmod`: 1\n  `sleep[{pid}]` has `/dev/refmod` open as fd 0\n"
+        )),
+        "{out}"
+    );
+    assert_eq!(finished.ending, Ending::Exited(0), "{out}");
+    let left = guest.run(shell("ls -d /sys/kernel/tracing/instances/kmodlab-live-*")).unwrap().unwrap();
+    assert_eq!(left.stdout.text(), "");
+}
