@@ -76,14 +76,29 @@ fn an_open_device_is_named_and_nothing_is_left_behind() {
     let finished = guest.wait_exit(live).unwrap().unwrap();
     let out = guest.read_file("/tmp/out", 1 << 20).unwrap().unwrap();
     let out = String::from_utf8_lossy(&out).into_owned();
-    eprintln!("{out}{}", finished.stderr.text());
     assert!(
         out.starts_with(&format!(
             "use count of `refmod`: 1\n  `sleep[{pid}]` has `/dev/refmod` open as fd 0\n"
         )),
         "{out}"
     );
+    assert_eq!(instances(guest), 0);
     assert_eq!(finished.ending, Ending::Exited(0), "{out}");
-    let left = guest.run(shell("ls -d /sys/kernel/tracing/instances/kmodlab-live-*")).unwrap().unwrap();
-    assert_eq!(left.stdout.text(), "");
+    // One that is killed leaves its instance, and the next one removes it.
+    for (signal, out) in [(Signal::KILL, "/tmp/killed"), (Signal(2), "/tmp/next")] {
+        let line = format!("exec /tmp/kmodlab blame --live refmod >{out}");
+        let (live, _) = guest.spawn(shell(&line)).unwrap().unwrap();
+        let watching = Condition::Contains(b"watching until Ctrl-C\n".to_vec());
+        assert!(guest.wait_for(out, watching).unwrap().0);
+        assert_eq!(instances(guest), 1);
+        guest.signal(live, signal).unwrap().unwrap();
+        guest.wait_exit(live).unwrap().unwrap();
+    }
+    assert_eq!(instances(guest), 0);
+}
+
+/// How many of the command's tracefs instances there are.
+fn instances(guest: &mut Guest) -> usize {
+    let list = guest.run(shell("ls /sys/kernel/tracing/instances")).unwrap().unwrap().stdout.text();
+    list.lines().filter(|name| name.starts_with("kmodlab-live-")).count()
 }
