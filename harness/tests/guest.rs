@@ -8,6 +8,7 @@ use std::time::Duration;
 use kmodlab::blame::{Answer, Verdict};
 use kmodlab::guest::Errno;
 use kmodlab::guest::proto::{Condition, Run};
+use kmodlab::holders::SCANNER;
 use kmodlab::lab::Lab;
 use kmodlab::needs::{REQUIRE_VM, missing};
 use kmodlab::run::{Options, Runner, Session, StartKind};
@@ -72,9 +73,9 @@ fn a_restored_guest_has_the_time_its_timers_and_entropy_of_its_own(#[case] image
 }
 
 #[rstest]
-#[case::open("x86_64", &["refmod"], "exec 3< /dev/refmod; sleep 300 &", Verdict::Held, "took it in misc_open")]
-#[case::open("ppc64le", &["refmod"], "exec 3< /dev/refmod; sleep 300 &", Verdict::Held, "took it in misc_open")]
-#[case::leak("arm", &["leakmod"], "echo leakmod > /sys/module/leakmod/parameters/get", Verdict::Held, "[leakmod]")]
+#[case::open("x86_64", &["refmod"], "exec 3< /dev/refmod; sleep 300 &", Verdict::Held, "has `/dev/refmod` open as fd 3")]
+#[case::open("ppc64le", &["refmod"], "exec 3< /dev/refmod; sleep 300 &", Verdict::Held, "has `/dev/refmod` open as fd 3")]
+#[case::leak("arm", &["leakmod"], "echo leakmod > /sys/module/leakmod/parameters/get", Verdict::Held, "[leakmod] and has not given it back; nothing that is there now has it")]
 #[case::overdrawn("x86_64", &["leakmod"], "echo leakmod > /sys/module/leakmod/parameters/put", Verdict::Overdrawn, "more often")]
 #[case::used_and_left("x86_64", &["refmod"], "cat /dev/refmod", Verdict::Free, "it was removed")]
 fn what_holds_a_module_is_found(
@@ -84,13 +85,17 @@ fn what_holds_a_module_is_found(
     #[case] verdict: Verdict,
     #[case] words: &str,
 ) {
-    let Some(mut session) = session(image, modules) else { return };
+    let Some(mut session) = session(image, &[modules, &[SCANNER]].concat()) else { return };
     let name = modules[0];
     session.watch_module(name).unwrap();
     assert_eq!(session.load(name, false, "", false).unwrap().answer, Ok(()));
     session.shell(commands).unwrap();
     let (ledger, removal) = session.account_for(name).unwrap();
-    let answer = removal.iter().fold(Answer::new(ledger), Answer::after);
+    let mut answer = Answer::new(ledger);
+    if answer.verdict == Verdict::Held {
+        answer = answer.with_scan(&session.scan(name).unwrap().unwrap());
+    }
+    let answer = removal.iter().fold(answer, Answer::after);
     assert_eq!(answer.verdict, verdict, "{answer:?}");
     assert!(answer.sentence.contains(words), "{}", answer.sentence);
     // Where another reference would be no harm, one at the base would be the kernel's end.

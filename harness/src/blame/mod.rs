@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::guest::Errno;
+use crate::holders::{Holder, Kind, Scan};
 use crate::trace::ledger::{Certainty, ModuleLedger, Note, Reference, Task};
 use crate::trace::{ListedModule, ModuleState};
 
@@ -19,6 +20,9 @@ pub struct Answer {
     pub removal: String,
     /// What to do next, a line each.
     pub advice: Vec<String>,
+    /// What holds it now; None where that was not looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub present: Option<Present>,
     /// What the answer rests on.
     #[serde(flatten)]
     pub ledger: ModuleLedger,
@@ -47,6 +51,17 @@ impl Verdict {
     }
 }
 
+/// What holds a module now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Present {
+    /// Its holders.
+    pub holders: Vec<Holder>,
+    /// How many references none of them has: what code took and has not given back. None where that cannot be told.
+    pub left_over: Option<i64>,
+    /// How many more holders there are than are listed.
+    pub cut: u64,
+}
+
 /// What came of an attempt to remove a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
@@ -64,9 +79,22 @@ impl Answer {
             verdict,
             sentence: sentence(verdict, &ledger),
             removal: removal(verdict, &ledger),
-            advice: advice(verdict, &ledger),
+            advice: advice(verdict, &ledger, None),
+            present: None,
             ledger,
         }
+    }
+
+    /// The answer with what a scan found to hold the module now.
+    #[must_use]
+    pub fn with_scan(self, scan: &Scan) -> Self {
+        let present = Present { holders: scan.holders.clone(), left_over: scan.left_over(), cut: scan.cut };
+        let sentence = match self.verdict {
+            Verdict::Held => format!("{}; {}", self.sentence, now(&present)),
+            _ => self.sentence,
+        };
+        let advice = advice(self.verdict, &self.ledger, Some(&present));
+        Answer { sentence, advice, present: Some(present), ..self }
     }
 
     /// The answer after an attempt to remove the module.
@@ -175,6 +203,24 @@ fn held(ledger: &ModuleLedger) -> String {
     }
 }
 
+/// Who has it now, as the end of a sentence.
+fn now(present: &Present) -> String {
+    let has_one = |holder: &&Holder| holder.references.is_none_or(|references| references > 0);
+    let mut having: Vec<&Holder> = present.holders.iter().filter(has_one).collect();
+    if having.is_empty() {
+        // A kernel thread has no reference by itself, but it is what the reference was taken for.
+        having.extend(present.holders.iter().filter(|holder| holder.kind == Kind::Thread));
+    }
+    let having: Vec<String> = having.into_iter().take(3).map(ToString::to_string).collect();
+    match (having.is_empty(), present.left_over) {
+        (true, _) => "nothing that is there now has it".to_owned(),
+        (false, Some(left @ 1..)) => {
+            format!("now {}, and {} left over that nothing has", having.join(", "), references(left))
+        }
+        (false, _) => format!("now {}", having.join(", ")),
+    }
+}
+
 /// Who took a reference, and where, as the end of a sentence.
 fn took(reference: &Reference) -> String {
     let place = reference.chain.first().map(|place| format!(" in {place}")).unwrap_or_default();
@@ -226,7 +272,7 @@ fn dependents(ledger: &ModuleLedger) -> Vec<String> {
     names
 }
 
-fn advice(verdict: Verdict, ledger: &ModuleLedger) -> Vec<String> {
+fn advice(verdict: Verdict, ledger: &ModuleLedger, present: Option<&Present>) -> Vec<String> {
     let mut lines = Vec::new();
     if verdict == Verdict::Overdrawn {
         lines.push(
@@ -248,7 +294,11 @@ fn advice(verdict: Verdict, ledger: &ModuleLedger) -> Vec<String> {
                 others.push(held);
             }
         }
-        lines.extend(others.iter().take(4).map(|held| remedy(&ledger.name, held)));
+        let ended = present.map(|present| release(&present.holders)).unwrap_or_default();
+        // Who took a reference need not be who has it; where the present holders are known, they are whom to ask.
+        let taken = others.iter().filter(|held| ended.is_empty() || own(&ledger.name, held).is_some());
+        lines.extend(taken.take(4).map(|held| remedy(&ledger.name, held)));
+        lines.extend(ended);
         if ledger.unseen > 0 {
             lines.push("trace from before the module is loaded, to see every reference taken".to_owned());
         }
@@ -268,13 +318,38 @@ fn advice(verdict: Verdict, ledger: &ModuleLedger) -> Vec<String> {
     lines
 }
 
+/// How to have present holders let go.
+fn release(holders: &[Holder]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for holder in holders {
+        let line = match (holder.kind, &holder.task, &holder.place, &holder.name) {
+            (Kind::Mount, _, Some(place), _) => format!("umount {place}"),
+            (Kind::Mount, _, None, Some(source)) => format!("unmount {source}: umount {source}"),
+            (Kind::File | Kind::Mapping | Kind::Cwd | Kind::Root, Some(task), ..) => {
+                format!("have {}[{}] let go, or end it: kill {}", task.comm, task.pid, task.pid)
+            }
+            _ => continue,
+        };
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines.truncate(4);
+    lines
+}
+
+/// The function of the module itself that took a reference, if one did.
+fn own<'a>(module: &str, held: &'a Reference) -> Option<&'a str> {
+    held.chain.first().map(String::as_str).filter(|place| place.ends_with(&format!("[{module}]")))
+}
+
 /// What gives a reference back.
 fn remedy(module: &str, held: &Reference) -> String {
     let pid = held.taken_by.pid;
+    if let Some(place) = own(module, held) {
+        return format!("the module's own code took it: see which module_put should follow in {place}");
+    }
     match held.chain.first() {
-        Some(place) if place.ends_with(&format!("[{module}]")) => {
-            format!("the module's own code took it: see which module_put should follow in {place}")
-        }
         _ if held.chain.iter().any(|place| place.contains("open")) => format!(
             "see whether pid {pid}, or a child of it, still has it open: ls -l /proc/{pid}/fd; closing gives it back"
         ),
@@ -431,6 +506,27 @@ mod tests {
         let free = answer(recorded!("arm-leak"), "hold").after(&removal_of);
         assert_eq!(free.verdict, Verdict::Held);
         assert!(free.sentence.starts_with("`hold` cannot be removed: "), "{}", free.sentence);
+    }
+
+    #[test]
+    fn the_present_holder_is_joined_with_who_took_it() {
+        let scan = |holders: &str, refs| {
+            let text = format!(
+                "refscan 1 module=hold state=live use=1\n{holders}end shown=1 cut=0 refs={refs} use=1\n"
+            );
+            Scan::parse(&text).unwrap()
+        };
+        let file =
+            "holder kind=file via=operations refs=1 pid=97 tid=97 comm=sleep fd=3 file=1 path=/dev/hold\n";
+        let open = answer(recorded!("arm-held"), "hold").with_scan(&scan(file, 1));
+        assert_eq!(
+            open.sentence,
+            "`hold` is held once: init[1] took it in misc_open and has not given it back; now `sleep[97]` has `/dev/hold` open as fd 3"
+        );
+        assert_eq!(open.advice, ["have sleep[97] let go, or end it: kill 97"]);
+        let leak = answer(recorded!("arm-held"), "hold").with_scan(&scan("", 0));
+        assert!(leak.sentence.ends_with("; nothing that is there now has it"), "{}", leak.sentence);
+        assert_eq!(leak.present.unwrap().left_over, Some(1));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use fs_err as fs;
 
 use super::args::Blame;
 use super::{Context, Stop, complain, exit, run};
-use crate::blame::Answer;
+use crate::blame::{Answer, Verdict};
 use crate::guest::Errno;
 use crate::guest::proto::Ending;
+use crate::holders::SCANNER;
 use crate::image::depmod::{ModInfo, name_of};
 use crate::lab::Lab;
 use crate::module::{Builder, Sources};
@@ -44,10 +45,12 @@ pub(super) fn answer(context: &Context, args: &Blame, image: &str, module: &str)
     let lab = context.lab()?;
     let image = lab.image(image).map_err(Stop::usage)?.name;
     let subject = subject(&lab, &image, module)?;
-    let tests: Vec<&str> = match &subject {
+    let mut tests: Vec<&str> = match &subject {
         Subject::Test(names) => names.iter().map(String::as_str).collect(),
         _ => Vec::new(),
     };
+    let scans = subject.name() != SCANNER && lab.sources().get(SCANNER).is_ok();
+    tests.extend(Some(SCANNER).filter(|_| scans));
     let runner = Runner::new(&lab, run::options(&args.machine), &*context.human);
     let mut session =
         runner.session(&image, &tests).map_err(|message| Stop { code: exit::ERROR, message })?;
@@ -67,7 +70,13 @@ pub(super) fn answer(context: &Context, args: &Blame, image: &str, module: &str)
         }
     }
     let (ledger, removal) = session.account_for(subject.name()).map_err(failed)?;
-    let answer = Answer::new(ledger);
+    let mut answer = Answer::new(ledger);
+    if answer.verdict == Verdict::Held && scans {
+        match session.scan(subject.name()).map_err(failed)? {
+            Some(scan) => answer = answer.with_scan(&scan),
+            None => complain("this kernel does not load the module that scans for holders"),
+        }
+    }
     Ok(removal.iter().fold(answer, Answer::after))
 }
 

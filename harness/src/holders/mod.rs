@@ -17,6 +17,9 @@ pub use self::host::Host;
 pub use self::scan::{Scan, Unreadable};
 pub use self::user::{Files, collect};
 
+/// The test module that scans the kernel, and its file in `/proc`.
+pub const SCANNER: &str = "refscan";
+
 /// What kind of thing holds a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

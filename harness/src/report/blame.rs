@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::blame::{Answer, certainty, note, task_name};
+use crate::blame::{Answer, Present, certainty, note, task_name};
 use crate::trace::ledger::{CountAt, Reference};
 
 /// So many references, functions of a chain and points of the timeline fit a screen.
 const REFERENCES: usize = 5;
 const FUNCTIONS: usize = 8;
 const POINTS: usize = 10;
+const HOLDERS: usize = 8;
 /// The widest bar of the timeline.
 const BAR: i64 = 40;
 
@@ -20,6 +21,10 @@ pub fn blame(answer: &Answer) -> String {
         out.push_str("\nreferences taken and not given back\n");
         ledger.outstanding.iter().take(REFERENCES).for_each(|held| reference(&mut out, held));
         left_out(&mut out, ledger.outstanding.len(), REFERENCES);
+    }
+    if let Some(present) = &answer.present {
+        out.push_str("\nwhat holds it now\n");
+        holders(&mut out, present);
     }
     if !ledger.timeline.is_empty() {
         out.push_str("\nuse count over time\n");
@@ -49,6 +54,22 @@ fn reference(out: &mut String, held: &Reference) {
         let _ = writeln!(out, "      {function}");
     }
     left_out(out, held.chain.len(), FUNCTIONS);
+}
+
+fn holders(out: &mut String, present: &Present) {
+    for holder in present.holders.iter().take(HOLDERS) {
+        let shared =
+            if holder.references == Some(0) { " (shares another's reference, or has none)" } else { "" };
+        let _ = writeln!(out, "  {holder}{shared}");
+    }
+    let cut = usize::try_from(present.cut).unwrap_or(usize::MAX);
+    left_out(out, present.holders.len().saturating_add(cut), HOLDERS.min(present.holders.len()));
+    if let Some(left @ 1..) = present.left_over {
+        let _ = writeln!(out, "  left over: {left}, which no file, mapping, mount, interface or module has");
+    }
+    if present.holders.is_empty() && present.left_over == Some(0) {
+        out.push_str("  nothing\n");
+    }
 }
 
 fn left_out(out: &mut String, all: usize, shown: usize) {

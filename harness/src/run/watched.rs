@@ -3,6 +3,7 @@
 use crate::blame::Removal;
 use crate::guest::proto::{Port, Run, WriteMode};
 use crate::guest::{Errno, Finished, Guest};
+use crate::holders::{SCANNER, Scan};
 use crate::scenario::values::TRACING;
 use crate::trace::ListedModule;
 use crate::trace::ledger::{Ledger, ModuleLedger};
@@ -11,6 +12,9 @@ use super::session::{Session, SessionError, kernel_name};
 
 /// The events that count references. Only these are filtered: who depends on a module shows in the other's load.
 const COUNTING: [&str; 2] = ["module/module_get", "module/module_put"];
+
+/// The most of a scan that is read, in bytes; 512 holders with long paths fit.
+const SCAN_LIMIT: u64 = 4 << 20;
 
 impl Session {
     /// Traces what is done with the references of a module from now on, with stacks.
@@ -61,6 +65,22 @@ impl Session {
         let listed = ListedModule::parse_list(&String::from_utf8_lossy(&list)).unwrap_or_default();
         let removal = Removal { answer, listed: listed.into_iter().find(|module| module.name == name) };
         Ok((self.ledger(&name)?, Some(removal)))
+    }
+
+    /// Scans the kernel for what holds the module now; None where the kernel does not take the module that scans.
+    ///
+    /// # Errors
+    ///
+    /// Where that module was not built for this session, its scan cannot be read, or the guest fails.
+    pub fn scan(&mut self, name: &str) -> Result<Option<Scan>, SessionError> {
+        if self.load(SCANNER, false, &format!("module={}", kernel_name(name)), false)?.answer.is_err() {
+            return Ok(None);
+        }
+        let path = format!("/proc/{SCANNER}");
+        let text = self.guest().read_file(&path, SCAN_LIMIT)?.map_err(|errno| refused(&path, errno))?;
+        self.unload(SCANNER, false)?.map_err(|errno| refused(SCANNER, errno))?;
+        let scan = Scan::parse(&String::from_utf8_lossy(&text));
+        scan.map(Some).map_err(|error| SessionError::Module(format!("`{path}` in the guest: {error}")))
     }
 
     fn ledger(&mut self, name: &str) -> Result<ModuleLedger, SessionError> {
