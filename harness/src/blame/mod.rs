@@ -207,14 +207,15 @@ fn held(ledger: &ModuleLedger) -> String {
 fn now(present: &Present) -> String {
     let has_one = |holder: &&Holder| holder.references.is_none_or(|references| references > 0);
     let mut having: Vec<&Holder> = present.holders.iter().filter(has_one).collect();
-    if having.is_empty() {
+    let threads = having.is_empty();
+    if threads {
         // A kernel thread has no reference by itself, but it is what the reference was taken for.
         having.extend(present.holders.iter().filter(|holder| holder.kind == Kind::Thread));
     }
     let having: Vec<String> = having.into_iter().take(3).map(ToString::to_string).collect();
     match (having.is_empty(), present.left_over) {
         (true, _) => "nothing that is there now has it".to_owned(),
-        (false, Some(left @ 1..)) => {
+        (false, Some(left @ 1..)) if !threads => {
             format!("now {}, and {} left over that nothing has", having.join(", "), references(left))
         }
         (false, _) => format!("now {}", having.join(", ")),

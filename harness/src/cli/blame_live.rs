@@ -10,7 +10,7 @@ use super::args::{Blame, Format};
 use super::blame::chunk;
 use super::{Context, Stop, say};
 use crate::blame::Answer;
-use crate::holders::{Holder, Host, Scan, collect};
+use crate::holders::{Holder, Host, SCANNER, Scan, collect};
 use crate::report::{self, printable};
 use crate::trace::ledger::Ledger;
 
@@ -18,9 +18,6 @@ use crate::trace::ledger::Ledger;
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// How instances of this command begin; the process's id follows.
 const INSTANCE: &str = "kmodlab-live-";
-/// The test module that scans the kernel, where somebody has loaded it.
-const SCAN: (&str, &str) = ("/sys/module/refscan/parameters/module", "/proc/refscan");
-
 /// What is printed with `--format json`.
 #[derive(Serialize)]
 struct Document {
@@ -95,9 +92,10 @@ fn use_count(module: &str) -> Result<i64, Stop> {
     })
 }
 
+/// What the test module that scans the kernel says, where somebody has loaded it.
 fn scan(module: &str) -> Option<Scan> {
-    fs::write(SCAN.0, module).ok()?;
-    Scan::parse(&fs::read_to_string(SCAN.1).ok()?).ok()
+    fs::write(format!("/sys/module/{SCANNER}/parameters/module"), module).ok()?;
+    Scan::parse(&fs::read_to_string(format!("/proc/{SCANNER}")).ok()?).ok()
 }
 
 fn print(document: &Document) {
