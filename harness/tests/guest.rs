@@ -10,8 +10,10 @@ use kmodlab::guest::Errno;
 use kmodlab::guest::proto::{Condition, Run};
 use kmodlab::holders::SCANNER;
 use kmodlab::lab::Lab;
+use kmodlab::module::Builder;
+use kmodlab::module::callers::{Callers, Direction};
 use kmodlab::needs::{REQUIRE_VM, missing};
-use kmodlab::run::{Options, Runner, Session, StartKind};
+use kmodlab::run::{Options, Runner, Session, StartKind, headers};
 use kmodlab::work::{Cancel, Unwatched};
 use rstest::{fixture, rstest};
 
@@ -100,4 +102,32 @@ fn what_holds_a_module_is_found(
     assert!(answer.sentence.contains(words), "{}", answer.sentence);
     // Where another reference would be no harm, one at the base would be the kernel's end.
     assert_eq!(removal.is_none(), verdict == Verdict::Overdrawn);
+}
+
+#[rstest]
+#[case::x86_64("x86_64")]
+#[case::arm("arm")]
+#[case::ppc64le("ppc64le")]
+fn the_calls_and_tables_of_a_module_are_found(#[case] image: &str) {
+    // Also asks whether what builds modules is there.
+    if session(image, &["leakmod"]).is_none() {
+        return;
+    }
+    let image = LAB.store().prepare(&LAB.image(image).unwrap(), &Unwatched, LAB.cancel()).unwrap();
+    let builder = Builder::new(LAB.cache(), headers(&image), &Unwatched, LAB.cancel()).unwrap();
+    let callers = |name| {
+        let built = builder.build(LAB.sources(), name).unwrap();
+        Callers::of(&std::fs::read(built.last().unwrap().ko()).unwrap()).unwrap()
+    };
+    let calls = callers("leakmod").calls;
+    let calls: Vec<_> =
+        calls.iter().map(|call| (call.function.as_str(), call.callee.as_str(), call.direction)).collect();
+    assert_eq!(
+        calls,
+        [("leakmod_get", "try_module_get", Direction::Take), ("leakmod_put", "module_put", Direction::Give)]
+    );
+    let refmod = callers("refmod");
+    assert_eq!((refmod.calls.len(), refmod.owners.len()), (0, 1));
+    assert_eq!((refmod.owners[0].table.as_str(), refmod.owners[0].offset), ("refmod_ops", 0));
+    assert_eq!(callers("refdep_b"), Callers::default());
 }

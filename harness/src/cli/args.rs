@@ -286,6 +286,17 @@ pub(super) enum Module {
     },
     /// List the test modules
     List,
+    /// Say which functions of a module take and give references, and which of its tables have the kernel do so
+    Callers {
+        /// A file `NAME.ko` (or `.ko.xz`), a folder with a Kbuild, or a test module
+        module: String,
+        /// For this image, where the module has to be built; may be repeated [default: the default images]
+        #[arg(short, long = "image", value_name = "NAME")]
+        images: Vec<String>,
+        /// What is printed: a list for people, or a JSON document
+        #[arg(long, value_name = "FORMAT", default_value = "human")]
+        format: Format,
+    },
 }
 
 fn positive(text: &str) -> Result<f64, String> {

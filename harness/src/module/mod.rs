@@ -1,6 +1,7 @@
 //! Test modules: their sources, building them, and what their ELF files say.
 
 mod build;
+pub mod callers;
 mod source;
 
 pub use build::{Builder, Built, Headers};
