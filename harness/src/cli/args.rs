@@ -110,6 +110,16 @@ pub(super) struct Targets {
 pub(super) struct Run {
     #[command(flatten)]
     pub(super) selection: Selection,
+    /// Run each case so many times, each in a guest of its own, to reproduce a race
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) repeat: Option<u32>,
+    /// Begin no case after one that failed, crashed or timed out
+    #[arg(long)]
+    pub(super) until_fail: bool,
+    /// Draw the delays before steps beside which programs run from this number, and the following for repeats
+    /// [default: none, and a number of the run's own with --repeat]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) seed: Option<u64>,
     #[command(flatten)]
     pub(super) running: Running,
 }

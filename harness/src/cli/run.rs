@@ -18,7 +18,22 @@ use crate::scenario::expand::Case;
 pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
     let lab = context.lab()?;
     let cases = select::cases(&lab, &args.selection)?;
-    run_cases(context, &lab, &cases, &args.running)
+    let cases = match (args.repeat, args.seed) {
+        (None, None) => cases,
+        (None, Some(seed)) => cases.iter().map(|case| case.seeded(seed, None)).collect(),
+        (Some(times), seed) => repeated(&cases, times, seed.unwrap_or_else(|| fastrand::u64(..1 << 32))),
+    };
+    run_cases(context, &lab, &cases, &args.running, args.until_fail)
+}
+
+/// Every case so many times; the delays of each repeat are drawn from a number of its own.
+fn repeated(cases: &[Case], times: u32, seed: u64) -> Vec<Case> {
+    (1..=times)
+        .flat_map(|number| {
+            let seed = seed.wrapping_add(u64::from(number - 1));
+            cases.iter().map(move |case| case.seeded(seed, Some(number)))
+        })
+        .collect()
 }
 
 /// Runs cases and reports on them; the exit code says how they ended.
@@ -27,6 +42,7 @@ pub(super) fn run_cases(
     lab: &Lab,
     cases: &[Case],
     args: &args::Running,
+    until_fail: bool,
 ) -> Result<u8, Stop> {
     let most = lab.images().iter().map(|image| image.memory.mib()).max().unwrap_or(256);
     let jobs = args.jobs.map_or_else(|| default_jobs(most), usize::from);
@@ -34,7 +50,7 @@ pub(super) fn run_cases(
         Some(dir) => Some(std::path::absolute(dir).map_err(|error| Stop::error(&error))?),
         None => default_artifacts(),
     };
-    let options = Options { artifacts, keep: args.keep, ..options(&args.machine) };
+    let options = Options { artifacts, keep: args.keep, until_fail, ..options(&args.machine) };
     let json = (args.format == Format::Json).then(|| Json::new(io::stdout()));
     let mut reporters: Vec<&dyn Reporter> = vec![&*context.human];
     reporters.extend(json.iter().map(|json| json as &dyn Reporter));

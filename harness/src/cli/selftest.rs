@@ -25,5 +25,5 @@ fn ftrace(context: &Context, args: &Ftrace) -> Result<u8, Stop> {
     if cases.is_empty() {
         return Err(Stop::usage(format!("no test's path has `{}` in it", args.patterns.join("` or `"))));
     }
-    run::run_cases(context, &lab, &cases, &args.running)
+    run::run_cases(context, &lab, &cases, &args.running, false)
 }

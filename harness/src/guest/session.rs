@@ -299,6 +299,20 @@ impl Guest {
         }
     }
 
+    /// Takes what comes from the guest for some time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guest::pump`], but for the deadline.
+    pub fn idle(&mut self, until: Instant) -> Result<(), Error> {
+        loop {
+            match self.pump(until) {
+                Err(Error::Deadline) => return Ok(()),
+                result => result?,
+            }
+        }
+    }
+
     /// Takes what has come in on every channel.
     fn absorb(&mut self) -> Result<(), Error> {
         self.streams.console(&self.vm.take(Channel::Console));

@@ -75,6 +75,10 @@ pub(super) struct Background {
     pub(super) pid: u32,
 }
 
+/// The longest delay before a step while programs run beside it: starting a program in an emulated guest takes about as
+/// long.
+const LONGEST_DELAY: Duration = Duration::from_millis(100);
+
 /// A case under way.
 pub(super) struct Executor<'a> {
     session: Session,
@@ -82,6 +86,8 @@ pub(super) struct Executor<'a> {
     steps: Steps<'a>,
     pub(super) limits: Limits,
     reporter: &'a dyn Reporter,
+    /// Draws delays, where the case has some.
+    delays: Option<fastrand::Rng>,
     deadline: Instant,
     step_deadline: Instant,
     pub(super) background: HashMap<String, Background>,
@@ -108,6 +114,7 @@ impl<'a> Executor<'a> {
         steps: Steps<'a>,
         limits: Limits,
         reporter: &'a dyn Reporter,
+        seed: Option<u64>,
     ) -> Self {
         let limit = limits.case(steps.scenario.timeout.map(|timeout| timeout.0));
         let deadline = Instant::now() + limit;
@@ -117,6 +124,7 @@ impl<'a> Executor<'a> {
             steps,
             limits,
             reporter,
+            delays: seed.map(fastrand::Rng::with_seed),
             deadline,
             step_deadline: deadline,
             background: HashMap::new(),
@@ -164,11 +172,22 @@ impl<'a> Executor<'a> {
         Executed { outcome, session, transcript, reports, subtests }
     }
 
+    /// Lets programs that run beside the steps go on for a time that is drawn: what races comes out one way or the other.
+    fn delay(&mut self) -> Result<(), StepError> {
+        match &mut self.delays {
+            Some(delays) if !self.background.is_empty() => {
+                let delay = LONGEST_DELAY.mul_f64(delays.f64());
+                Ok(self.session.guest().idle(Instant::now() + delay)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Does the steps up to one that ends the case.
     fn do_steps(&mut self) -> Result<(), Option<Box<Outcome>>> {
         for (index, step) in self.steps.scenario.steps.value.iter().enumerate() {
             let name = step_name(index, &step.value);
-            if let Err(error) = self.step(&name, step) {
+            if let Err(error) = self.delay().and_then(|()| self.step(&name, step)) {
                 return Err(self.ended(Some(&name), self.steps.place(step.at), error).map(Box::new));
             }
         }

@@ -36,6 +36,8 @@ pub struct Options {
     pub artifacts: Option<PathBuf>,
     /// Whether the artifacts of cases that passed are kept too.
     pub keep: bool,
+    /// Whether no case begins after one that failed, crashed or timed out.
+    pub until_fail: bool,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             limits: Limits::default(),
             artifacts: None,
             keep: false,
+            until_fail: false,
         }
     }
 }
@@ -162,7 +165,8 @@ impl<'a> Runner<'a> {
         report.start = Some(start);
         let session = Session::new(guest, start, material);
         let steps = Steps { scenario: &case.scenario, file: &case.path };
-        let executor = Executor::new(session, &report.id, steps, self.options.limits, self.reporter);
+        let executor =
+            Executor::new(session, &report.id, steps, self.options.limits, self.reporter, case.seed);
         let Executed { outcome, mut session, transcript, reports, subtests } = executor.run();
         report.time = begun.elapsed();
         report.outcome = outcome.ok_or(Early::Cancelled)?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use fs_err as fs;
 
 use super::event::{Event, Reporter};
-use super::outcome::Totals;
+use super::outcome::{Kind, Totals};
 use super::runner::{Options, Runner};
 use crate::lab::Lab;
 use crate::scenario::expand::Case;
@@ -31,6 +31,8 @@ struct Queue<'a> {
     ready: VecDeque<Task<'a>>,
     under_way: usize,
     totals: Totals,
+    /// No more cases begin.
+    closed: bool,
 }
 
 /// Runs cases, `jobs` at a time; an image's cases begin once it is ready.
@@ -38,18 +40,19 @@ pub fn run_all(lab: &Lab, cases: &[Case], jobs: usize, options: Options, reporte
     let begun = Instant::now();
     let jobs = jobs.clamp(1, cases.len().max(1));
     reporter.event(&Event::RunStarted { cases: cases.len(), jobs });
+    let until_fail = options.until_fail;
     let runner = Runner::new(lab, options, reporter);
     let mut of_image: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
     for case in cases {
         of_image.entry(&case.image).or_default().push(case);
     }
     let ready = of_image.into_iter().map(|(image, cases)| Task::Prepare(image, cases)).collect();
-    let queue = Mutex::new(Queue { ready, under_way: 0, totals: Totals::default() });
+    let queue = Mutex::new(Queue { ready, under_way: 0, totals: Totals::default(), closed: false });
     let changed = Condvar::new();
     // A guest dies with the thread that started it, so that each case stays on one thread.
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| work(&runner, lab, &queue, &changed));
+            scope.spawn(|| work(&runner, lab, &queue, &changed, until_fail));
         }
     });
     let totals = lock(&queue).totals;
@@ -62,7 +65,7 @@ fn lock<'q, 'a>(queue: &'q Mutex<Queue<'a>>) -> MutexGuard<'q, Queue<'a>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &Condvar) {
+fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &Condvar, until_fail: bool) {
     let mut guard = lock(queue);
     loop {
         if lab.cancel().is_cancelled() {
@@ -89,6 +92,10 @@ fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &
         guard.ready.extend(more);
         if let Some(kind) = kind {
             guard.totals.add(kind);
+            guard.closed |= until_fail && matches!(kind, Kind::Fail | Kind::Crash | Kind::Timeout);
+        }
+        if guard.closed {
+            guard.ready.clear();
         }
         changed.notify_all();
     }

@@ -30,8 +30,28 @@ pub struct Case {
     pub path: PathBuf,
     /// The arguments of `kmodlab` that run it again, but for the image.
     pub again: String,
+    /// From what the delays between its steps are drawn while programs run beside them; None: there are none.
+    pub seed: Option<u64>,
     /// The scenario, with the image's values in it.
     pub scenario: Arc<Scenario>,
+}
+
+impl Case {
+    /// The case with delays drawn from `seed`, as one of several repeats where it has a number.
+    #[must_use]
+    pub fn seeded(&self, seed: u64, repeat: Option<u32>) -> Case {
+        let scenario_id = match repeat {
+            Some(number) => format!("{}#{number}", self.scenario_id),
+            None => self.scenario_id.clone(),
+        };
+        Case {
+            id: format!("{scenario_id}@{}", self.image),
+            scenario_id,
+            again: format!("{} --seed {seed}", self.again),
+            seed: Some(seed),
+            ..self.clone()
+        }
+    }
 }
 
 /// Reads each scenario as each image sees it. The cases come scenario by scenario.
@@ -52,6 +72,7 @@ pub fn expand(files: &[File], targets: &[Target], context: Context<'_>) -> Resul
                     image: target.name.clone(),
                     path: file.path.clone(),
                     again: format!("run {}", file.path.display()),
+                    seed: None,
                     scenario: Arc::new(scenario),
                 }),
                 Err(found) => diagnostics.extend(found),

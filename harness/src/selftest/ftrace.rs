@@ -95,6 +95,7 @@ impl Suite {
             image: image.to_owned(),
             path: PathBuf::from(FOLDER).join(&test.path),
             again: format!("selftest ftrace {}", test.path),
+            seed: None,
             scenario: Arc::new(self.scenario(test)),
         }
     }

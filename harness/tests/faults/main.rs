@@ -19,6 +19,7 @@ mod host;
 mod output;
 mod processes;
 mod project;
+mod repeat;
 mod signals;
 
 use libtest_mimic::{Arguments, Trial};
@@ -41,6 +42,7 @@ fn main() {
         cache::trials(),
         output::trials(),
         agent::trials(),
+        repeat::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }
