@@ -155,6 +155,9 @@ pub(super) struct Running {
     /// Where artifacts go [default: kmodlab/runs in the user's state directory, for the last ten runs]
     #[arg(long, value_name = "DIR")]
     pub(super) artifacts: Option<PathBuf>,
+    /// Also write a report in JUnit's XML, for CI servers, to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
     /// What is printed: a report for people to standard error, or one JSON document to standard output
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,

@@ -10,7 +10,7 @@ use fs_err as fs;
 use super::args::{self, AccelChoice, Format};
 use super::{Context, Stop, exit, select};
 use crate::lab::Lab;
-use crate::report::Json;
+use crate::report::{Json, Junit};
 use crate::run::{self, Event, Limits, Options, Reporter, default_jobs, run_all};
 use crate::scenario::expand::Case;
 
@@ -54,16 +54,16 @@ pub(super) fn run_cases(
     let json = (args.format == Format::Json).then(|| Json::new(io::stdout()));
     let mut reporters: Vec<&dyn Reporter> = vec![&*context.human];
     reporters.extend(json.iter().map(|json| json as &dyn Reporter));
+    let junit = args.junit.as_deref().map(Junit::new);
+    reporters.extend(junit.iter().map(|junit| junit as &dyn Reporter));
     let summary = run_all(lab, cases, jobs, options, &Each(reporters));
+    let unwritten =
+        |error: io::Error| Stop { message: format!("cannot write the report: {error}"), code: exit::ERROR };
+    junit.map_or(Ok(()), Junit::finish).map_err(unwritten)?;
     match json.map_or(Ok(()), Json::finish) {
         // A reader that has seen enough, such as `head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        result => {
-            result.map_err(|error| Stop {
-                message: format!("cannot write the report: {error}"),
-                code: exit::ERROR,
-            })?;
-        }
+        result => result.map_err(unwritten)?,
     }
     match summary.interrupted {
         true => Ok(exit::INTERRUPTED),

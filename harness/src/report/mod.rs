@@ -3,7 +3,9 @@
 mod blame;
 mod human;
 mod json;
+mod junit;
 
 pub use blame::blame;
 pub use human::{Human, Verbosity, printable};
 pub use json::Json;
+pub use junit::Junit;

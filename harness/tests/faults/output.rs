@@ -1,6 +1,7 @@
 //! Guests that say too much, or what no terminal should see.
 
 use libtest_mimic::Trial;
+use quick_junit::{Report, TestCaseStatus};
 
 use crate::processes::wait_until;
 use crate::project::Project;
@@ -10,13 +11,47 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("output::a_flood_is_cut_and_memory_stays_bounded", flood),
         trial("output::escapes_and_broken_utf8_do_not_reach_the_terminal", garbage),
+        trial("output::a_junit_report_counts_cases_and_has_only_what_xml_allows", junit),
         trial("output::a_report_that_cannot_be_written_is_an_error", || {
+            let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
+            let ended = project.run(&["--junit", "/dev/full"]).finish();
+            assert_eq!(ended.code, Some(125), "{ended:#?}");
+            ended.expect_words(&["cannot write the report: `/dev/full`: No space left on device"]);
             let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
             let ended = project.run(&[]).finish_into("/dev/full");
             assert_eq!(ended.code, Some(125), "{ended:#?}");
             ended.expect_words(&["1 passed", "cannot write the report: No space left on device"]);
         }),
     ]
+}
+
+fn junit() {
+    let project = Project::new()
+        .scenario("good", "steps:\n  - run: 'true'\n")
+        .scenario("skipped", "requires: { config: NO_SUCH_THING }\nsteps:\n  - run: 'true'\n")
+        .scenario(
+            "bad",
+            "steps:\n  - run: printf 'a<b\\001\\033[1m'\n    expect: { stdout: { equals: c } }\n",
+        );
+    let file = project.path("junit.xml");
+    let ended = project.run(&["--junit", file.to_str().unwrap()]).finish();
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
+    let report = Report::deserialize_from_str(&text).unwrap();
+    let [suite] = &report.test_suites[..] else { panic!("{report:?}") };
+    assert_eq!((suite.tests, suite.failures, suite.errors), (3, 1, 0), "{text}");
+    let names: Vec<_> = suite.test_cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names, ["bad", "good", "skipped"]);
+    let TestCaseStatus::NonSuccess { description, .. } = &suite.test_cases[0].status else {
+        panic!("{text}")
+    };
+    let description = description.as_ref().unwrap().as_str();
+    assert!(
+        description.contains("a<b") && description.contains("run it again: kmodlab run "),
+        "{description}"
+    );
+    assert!(matches!(suite.test_cases[2].status, TestCaseStatus::Skipped { .. }), "{text}");
 }
 
 /// The most memory that the harness may ever have in use, in MiB: four times what it keeps of a log.
