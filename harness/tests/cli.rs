@@ -205,3 +205,20 @@ fn blame_says_what_is_wrong_with_a_trace() {
         assert!(err(&output).contains(message), "{}", err(&output));
     }
 }
+
+#[test]
+fn blame_does_not_take_a_trace_that_cannot_tell_for_a_free_module() {
+    let project = Project::new();
+    let trace = project.path().join("trace");
+    // Counts of single cpus, as kernels before 3.19 had them, tell nothing of the whole.
+    let lines = " sh-5  [000] .....  1.0: module_get: m call_site=f refcnt=0\n \
+                 sh-5  [000] .....  1.1: module_put: m call_site=f refcnt=-1\n";
+    std::fs::write(&trace, lines).unwrap();
+    let output = project.kmodlab(&["blame", "--trace", trace.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(125), "{}", err(&output));
+    assert!(
+        out(&output).starts_with("the trace does not show whether something holds `m`"),
+        "{}",
+        out(&output)
+    );
+}

@@ -218,7 +218,7 @@ Exit codes:
   0    nothing holds it
   1    something does, it was given back too often, or it cannot be removed
   2    the command line is wrong, the file cannot be read, or it has no such module
-  125  the guest did not start, or the module did not build or load";
+  125  the trace cannot tell, the guest did not start, or the module did not build or load";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = BLAME_EXAMPLES)]

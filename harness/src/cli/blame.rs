@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
 use super::args::{Blame, Format};
-use super::{Context, Stop, blame_guest, blame_live, say};
-use crate::blame::Answer;
+use super::{Context, Stop, blame_guest, blame_live, exit, say};
+use crate::blame::{Answer, Verdict};
 use crate::report::{self, printable};
 use crate::trace::ledger::Ledger;
 use crate::work::Cancel;
@@ -51,7 +51,12 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
         }
         Format::Human => print(&answers, module.is_some()),
     }
-    Ok(u8::from(answers.iter().any(|answer| answer.verdict.is_bad())))
+    // A trace that cannot tell must not pass for one that shows nothing.
+    Ok(match answers.as_slice() {
+        all if all.iter().any(|answer| answer.verdict.is_bad()) => 1,
+        all if all.iter().any(|answer| answer.verdict == Verdict::Unclear) => exit::ERROR,
+        _ => 0,
+    })
 }
 
 /// Reads a trace to its end, or until the user interrupts, which ends a stream such as `trace_pipe`.
