@@ -13,7 +13,8 @@ use kmodlab::lab::Lab;
 use kmodlab::module::Builder;
 use kmodlab::module::callers::{Callers, Direction};
 use kmodlab::needs::{REQUIRE_VM, missing};
-use kmodlab::run::{Options, Runner, Session, StartKind, headers};
+use kmodlab::process;
+use kmodlab::run::{Options, Outcome, Runner, Session, StartKind, headers};
 use kmodlab::work::{Cancel, Unwatched};
 use rstest::{fixture, rstest};
 
@@ -72,6 +73,33 @@ fn a_restored_guest_has_the_time_its_timers_and_entropy_of_its_own(#[case] image
         uuids.push(uuid.to_owned());
     }
     assert_ne!(uuids[0], uuids[1]);
+}
+
+#[rstest]
+#[case::x86_64("x86_64")]
+#[case::arm("arm")]
+#[case::ppc64le("ppc64le")]
+fn a_recording_that_a_step_keeps_is_read_on_the_host(#[case] image: &str) {
+    if session(image, &[]).is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { artifacts: Some(dir.path().to_owned()), keep: true, ..Options::default() };
+    let cases = LAB.cases(&["trace/trace-cmd".to_owned()], &[LAB.image(image).unwrap()]).unwrap();
+    let report = Runner::new(&LAB, options, &Unwatched).run(&cases[0]).unwrap();
+    assert_eq!(report.outcome, Outcome::Pass);
+    let file = report.artifacts.unwrap().join("files/trace.dat");
+    let bytes = std::fs::read(&file).unwrap();
+    // trace-cmd.dat(5).
+    assert!(bytes.starts_with(b"\x17\x08\x44tracing"), "{:?}", &bytes[..16]);
+    if process::find("trace-cmd").is_none() {
+        eprintln!("not read by trace-cmd: it is not installed");
+        return;
+    }
+    let mut command = process::Command::new("trace-cmd");
+    command.args(["report", "-i"]).arg(&file);
+    let text = String::from_utf8(command.check(LAB.cancel()).unwrap().stdout).unwrap();
+    assert!(text.contains("refmod call_site=misc_open refcnt=2"), "{text}");
 }
 
 #[rstest]

@@ -18,7 +18,8 @@ use kmodlab::image::spec::UserlandSource;
 use kmodlab::work::{Cancel, Unwatched};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// Tells this program what to prepare instead of running tests: `image <name>` or `userland <name>`.
+/// Tells this program what to prepare instead of running tests: `image <name>`, `userland <name>`, or
+/// `packages <name> <package>`.
 const PREPARE: &str = "KMODLAB_TEST_PREPARE";
 /// Where nobody listens.
 const NOWHERE: &str = "http://127.0.0.1:9/debian";
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     }
     let mut tests = vec![
         test("userland_is_fetched_once_and_then_served_offline", true, fetched_once),
+        test("packages_come_with_what_they_depend_on", true, packages),
         test("an_empty_cache_without_the_network_is_told", true, no_network),
         test("a_host_without_apt_is_told", false, no_apt),
         test("an_apt_without_debian_is_told", true, no_mirror),
@@ -62,8 +64,15 @@ fn prepare_and_say(what: &str) -> ExitCode {
     let prepare = || -> Result<()> {
         let store = store(None)?;
         let (kind, name) = what.split_once(' ').ok_or("what to prepare?")?;
+        let (name, package) = name.split_once(' ').unwrap_or((name, ""));
         let (spec, cancel) = (store.image(name)?, Cancel::new()?);
-        if kind == "image" {
+        if kind == "packages" {
+            let UserlandSource::Debian(source) = &spec.userland;
+            let debian = Debian::new(store.cache(), spec.arch, &Unwatched, &cancel);
+            for (package, _) in debian.packages_of(source, &[package.to_owned().try_into()?])? {
+                println!("{package}");
+            }
+        } else if kind == "image" {
             store.prepare(&spec, &Unwatched, &cancel)?;
         } else {
             let UserlandSource::Debian(source) = &spec.userland;
@@ -122,6 +131,26 @@ fn fetched_once() -> Result<()> {
     assert!(store.cache().remove(&packages.kind, &packages.key)?);
     assert_eq!(succeeds(&child("userland arm", &[cache])?)?, first);
     Ok(())
+}
+
+fn packages() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let cache = ("KMODLAB_CACHE", dir.path());
+    let first = succeeds(&child("packages arm libssl3", &[cache])?)?;
+    let names: Vec<_> = first.lines().filter_map(|line| line.split(' ').next()).collect();
+    // Its scripts alone need debconf.
+    assert_eq!(names, ["gcc-12-base", "libgcc-s1", "libc6", "libssl3"], "{first}");
+    assert!(first.lines().all(|line| line.ends_with(" armhf")), "{first}");
+    let offline = (MIRROR, Path::new(NOWHERE));
+    assert_eq!(succeeds(&child("packages arm libssl3", &[cache, offline])?)?, first);
+    fails_with(
+        &child("packages arm no-such-package", &[cache])?,
+        &["Debian's bookworm has no `no-such-package` for armhf"],
+    )?;
+
+    let store = store(Some(dir.path()))?;
+    store.refresh(&store.image("arm")?, &Unwatched, &Cancel::new()?)?;
+    fails_with(&child("packages arm libssl3", &[cache, offline])?, &[NOWHERE])
 }
 
 fn no_network() -> Result<()> {

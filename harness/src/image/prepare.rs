@@ -1,6 +1,7 @@
 //! From image files to files that QEMU can boot.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -12,7 +13,7 @@ use super::debian::{self, Debian, Package};
 use super::depmod::{self, Modules};
 use super::kconfig::KernelConfig;
 use super::kernel::{self, Tuned};
-use super::spec::{self, ImageSpec, KernelSource, UserlandSource};
+use super::spec::{self, DebianName, ImageSpec, KernelSource, UserlandSource};
 use crate::arch::Arch;
 use crate::guest::{agent, initramfs};
 use crate::process::{self, Command};
@@ -73,7 +74,7 @@ pub struct Prepared {
     pub kernel: PathBuf,
     /// The boot file as the kernel's source has it. May be the same.
     pub plain_kernel: PathBuf,
-    /// The initial RAM file system: busybox, the agent, and the modules that its channel needs.
+    /// The initial RAM file system: busybox, the agent, the modules that its channel needs, and the files of packages.
     pub initramfs: PathBuf,
     /// The kernel's configuration.
     pub config: KernelConfig,
@@ -173,6 +174,21 @@ impl Store {
     ///
     /// Where a source cannot be reached, something is missing on the host, or the cache fails.
     pub fn prepare(&self, spec: &ImageSpec, watch: &dyn Watch, cancel: &Cancel) -> Result<Prepared, Error> {
+        self.prepare_with(spec, &[], watch, cancel)
+    }
+
+    /// The image with packages of its userland's source added, and what they depend on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::prepare`], and where there is no such package.
+    pub fn prepare_with(
+        &self,
+        spec: &ImageSpec,
+        added: &[DebianName],
+        watch: &dyn Watch,
+        cancel: &Cancel,
+    ) -> Result<Prepared, Error> {
         let debian = Debian::new(&self.cache, spec.arch, watch, cancel);
         let debian::Kernel { kernel, headers, headers_parts, mut packages } = match &spec.kernel {
             KernelSource::Debian(source) => debian.kernel(source)?,
@@ -186,7 +202,16 @@ impl Store {
         let tuned = step.tune(&kernel)?;
         let tuned_kernel = tuned.join("kernel");
         let agent = step.agent()?;
-        let initramfs = step.initramfs(&kernel, &busybox, &agent)?;
+        let mut initramfs = step.initramfs(&kernel, &busybox, &agent)?;
+        if !added.is_empty() {
+            let (more, entries): (Vec<_>, Vec<_>) = match &spec.userland {
+                UserlandSource::Debian(source) => debian.packages_of(source, added)?,
+            }
+            .into_iter()
+            .unzip();
+            initramfs = step.add(&initramfs, &entries)?;
+            packages.extend(more);
+        }
         let key = KeyBuilder::new(spec.name.clone())
             .part("plain kernel", kernel.key())
             .part("kernel", tuned.key())
@@ -321,6 +346,24 @@ impl Step<'_> {
         })
     }
 
+    /// An initial RAM file system with the files of packages added: an entry that holds `initramfs`.
+    fn add(&self, initramfs: &Entry, packages: &[Entry]) -> Result<Entry, Error> {
+        let key = KeyBuilder::new(format!("initramfs for {} with packages", self.arch))
+            .part("layout", "1")
+            .part("initramfs", initramfs.key());
+        let key = packages.iter().fold(key, |key, package| key.part("package", package.key())).finish();
+        self.cache.entry("initramfs", &key, self.cancel, |dir| {
+            let mut file = io::BufWriter::new(fs::File::create(dir.join("initramfs"))?);
+            io::copy(&mut fs::File::open(initramfs.join("initramfs"))?, &mut file)?;
+            let mut archive = initramfs::Builder::new(file);
+            for package in packages {
+                package.walk(&mut |path, meta| add_file(&mut archive, &package.join(path), path, meta))?;
+            }
+            io::Write::flush(&mut archive.finish()?)?;
+            Ok(())
+        })
+    }
+
     /// The modules for the agent's channel, in the order in which to load them.
     fn channel_modules(&self, kernel: &Entry) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let dir = kernel.join("modules");
@@ -340,6 +383,31 @@ impl Step<'_> {
             }
         }
         Ok(channel)
+    }
+}
+
+/// Adds what lies at `from` to an archive, at `path`. Directories come with what is in them.
+fn add_file<W: io::Write>(
+    archive: &mut initramfs::Builder<W>,
+    from: &Path,
+    path: &Path,
+    meta: &std::fs::Metadata,
+) -> io::Result<()> {
+    let text = |path: &Path| match path.to_str() {
+        Some(path) => Ok(path.to_owned()),
+        None => Err(io::Error::other(format!("`{}` is no UTF-8", path.display()))),
+    };
+    // The base has a link there, which must not become a directory.
+    let path = match path.strip_prefix("sbin") {
+        Ok(rest) => text(&Path::new("bin").join(rest))?,
+        Err(_) => text(path)?,
+    };
+    if meta.is_symlink() {
+        archive.symlink(&path, &text(&fs::read_link(from)?)?)
+    } else if meta.is_file() {
+        archive.file(&path, meta.permissions().mode() & 0o7777, &fs::read(from)?)
+    } else {
+        Ok(())
     }
 }
 

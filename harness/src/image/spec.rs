@@ -92,7 +92,7 @@ pub struct DebianUserland {
 }
 
 /// A name as Debian's suites and packages have: lower-case letters, digits, `+`, `-` and `.`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
 pub struct DebianName(String);

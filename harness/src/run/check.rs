@@ -22,6 +22,8 @@ pub(super) enum Output {
     Stopped(Finished),
     /// A file was read.
     Content(Capture),
+    /// A file was read, and is an artifact of that name.
+    Kept(String, Capture),
 }
 
 impl Executor<'_> {
@@ -115,7 +117,7 @@ fn own(expect: &Expect, output: &Output) -> Vec<Mismatch> {
         Output::Nothing => Vec::new(),
         Output::Program(finished) => program(finished, expect, true),
         Output::Stopped(finished) => program(finished, expect, false),
-        Output::Content(content) => {
+        Output::Content(content) | Output::Kept(_, content) => {
             let checked =
                 expect.content.as_ref().and_then(|wanted| wanted.value.check(&content.text()).err());
             checked.map(|mismatch| mismatch.within("content")).into_iter().collect()

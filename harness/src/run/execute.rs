@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::check::Output;
 use super::event::{CaseId, Event, Reporter, StepReport};
 use super::outcome::{Crash, Failure, Outcome, Phase, Place, Timeout};
-use super::transcript::{StepRecord, Transcript};
+use super::transcript::Transcript;
 use super::{Limits, Session, SessionError};
 use crate::console::{ConsoleLine, KtapReader, KtapReport, Subtests, TaintSet};
 use crate::guest::proto::Port;
@@ -225,7 +225,7 @@ impl<'a> Executor<'a> {
         let begun = Instant::now();
         self.begin_step(step.value.timeout.map(|timeout| timeout.0));
         let result = self.act(&step.value.action).and_then(|output| {
-            self.transcript.add(StepRecord::new(name, &output));
+            self.transcript.add(name, &output);
             if let Output::Program(finished) | Output::Stopped(finished) = &output {
                 self.subtests.add(printed(&finished.stdout.text()));
             }

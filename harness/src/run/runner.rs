@@ -16,6 +16,7 @@ use super::{Limits, Session};
 use crate::console::Subtests;
 use crate::image::depmod::Modules;
 use crate::image::prepare::Prepared;
+use crate::image::spec::DebianName;
 use crate::lab::Lab;
 use crate::module::{self, Builder, Built, Headers, Sources};
 use crate::scenario::KernelFacts;
@@ -73,7 +74,7 @@ pub struct Runner<'a> {
     reporter: &'a dyn Reporter,
     starter: Starter<'a>,
     accelerators: Accelerators<'a>,
-    images: Mutex<HashMap<String, Slot>>,
+    images: Mutex<HashMap<(String, Vec<DebianName>), Slot>>,
 }
 
 /// Why a case did not come to its steps.
@@ -99,19 +100,26 @@ impl<'a> Runner<'a> {
     /// Makes an image ready, with every module that `cases` load and every snapshot that they start from, so that none
     /// of it counts as a case's time. What goes wrong here is found again, and told, by the cases.
     pub fn prepare(&self, image: &str, cases: &[&Case]) {
-        let Ok(image) = self.image(image) else { return };
-        let mut machines: Vec<Machine> = Vec::new();
+        let Ok(image) = self.image(image, &[]) else { return };
+        let mut known: Vec<(Machine, Arc<Image>)> = Vec::new();
         for case in cases {
-            if self.unmet(&image, case).is_some() || self.material(&image, case).is_err() {
+            if self.unmet(&image, case).is_some() {
+                continue;
+            }
+            let Ok(image) = self.image(&case.image, &case.scenario.packages()) else { continue };
+            if self.material(&image, case).is_err() {
                 continue;
             }
             match self.machine(&image, case) {
-                Ok(machine) if !machines.contains(&machine) => machines.push(machine),
+                Ok(machine) if !known.iter().any(|(of, on)| *of == machine && Arc::ptr_eq(on, &image)) => {
+                    known.push((machine, image));
+                }
                 _ => {}
             }
         }
-        let bootable = bootable(&image.prepared);
-        machines.iter().for_each(|machine| self.starter.prepare(machine, &bootable));
+        for (machine, image) in known {
+            self.starter.prepare(&machine, &bootable(&image.prepared));
+        }
     }
 
     /// Runs a case; `None` where the run was told to stop.
@@ -153,10 +161,10 @@ impl<'a> Runner<'a> {
         if self.lab.cancel().is_cancelled() {
             return Err(Early::Cancelled);
         }
-        let image = self.image(&case.image)?;
-        if let Some(reason) = self.unmet(&image, case) {
+        if let Some(reason) = self.unmet(&*self.image(&case.image, &[])?, case) {
             return Err(Early::Ended(Outcome::Skip(reason).into(), Vec::new()));
         }
+        let image = self.image(&case.image, &case.scenario.packages())?;
         let material = self.material(&image, case)?;
         let machine = self.machine(&image, case)?;
         let bootable = bootable(&image.prepared);
@@ -192,7 +200,7 @@ impl<'a> Runner<'a> {
     ///
     /// Where the image cannot be had, a module does not build, or the guest does not start.
     pub fn session(&self, image: &str, modules: &[&str]) -> Result<Session, String> {
-        let image = self.image(image)?;
+        let image = self.image(image, &[])?;
         let names: Vec<String> = modules.iter().map(|&name| name.to_owned()).collect();
         let material = self.build(&image, &names, &[]).map_err(|error| crate::error::chain(&error))?;
         let spec = &image.prepared.spec;
@@ -218,27 +226,31 @@ impl<'a> Runner<'a> {
         Some(root.join(&report.id.image).join(&report.id.scenario))
     }
 
-    /// The image of that name, ready.
-    pub(super) fn image(&self, name: &str) -> Result<Arc<Image>, String> {
+    /// The image of that name, with packages added, ready.
+    fn image(&self, name: &str, packages: &[DebianName]) -> Result<Arc<Image>, String> {
         let slot = {
             let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(images.entry(name.to_owned()).or_default())
+            Arc::clone(images.entry((name.to_owned(), packages.to_vec())).or_default())
         };
         let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*known {
             return known.clone();
         }
         let result = self
-            .prepare_image(name)
+            .prepare_image(name, packages)
             .map_err(|error| format!("image `{name}`: {}", crate::error::chain(&*error)));
         // A run that was told to stop prepares no more images.
         *known = Some(result.clone());
         result
     }
 
-    fn prepare_image(&self, name: &str) -> Result<Arc<Image>, Box<dyn std::error::Error>> {
+    fn prepare_image(
+        &self,
+        name: &str,
+        packages: &[DebianName],
+    ) -> Result<Arc<Image>, Box<dyn std::error::Error>> {
         let spec = self.lab.image(name)?;
-        let prepared = self.lab.store().prepare(&spec, self.lab.watch(), self.lab.cancel())?;
+        let prepared = self.lab.store().prepare_with(&spec, packages, self.lab.watch(), self.lab.cancel())?;
         let modules = prepared.modules()?;
         Ok(Arc::new(Image { prepared, modules }))
     }

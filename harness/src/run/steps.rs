@@ -201,7 +201,11 @@ impl Executor<'_> {
         self.expect_errno(&format!("read {}", read.path.0), read.errno.as_ref(), answer.map(drop))?;
         let mut content = Capture::new(bytes.len());
         content.push(&bytes);
-        Ok(Output::Content(content))
+        let Some(name) = &read.keep else { return Ok(Output::Content(content)) };
+        match bytes.len() as u64 >= FILE_LIMIT {
+            true => Err(StepError::mismatch(&read.path.0, "less than 16 MiB, to be kept", "more")),
+            false => Ok(Output::Kept(name.0.clone(), content)),
+        }
     }
 
     fn wait_for(&mut self, wait: &WaitFor) -> Result<(), StepError> {

@@ -1,5 +1,6 @@
 //! What a case captured, and writing it down.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -18,6 +19,9 @@ use crate::vm::{self, Boot, Machine, Memory, Wiring};
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Transcript {
     steps: Vec<StepRecord>,
+    /// Files that steps kept, by name.
+    #[serde(skip)]
+    files: BTreeMap<String, Vec<u8>>,
 }
 
 /// What one step gave.
@@ -34,10 +38,12 @@ pub(super) struct StepRecord {
     stderr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<String>,
 }
 
 impl StepRecord {
-    pub(super) fn new(step: &str, output: &Output) -> Self {
+    fn new(step: &str, output: &Output) -> Self {
         let mut record = StepRecord {
             step: step.to_owned(),
             pid: None,
@@ -45,6 +51,7 @@ impl StepRecord {
             stdout: None,
             stderr: None,
             content: None,
+            kept: None,
         };
         match output {
             Output::Nothing => {}
@@ -58,14 +65,19 @@ impl StepRecord {
                 record.stderr = Some(finished.stderr.text());
             }
             Output::Content(content) => record.content = Some(content.text()),
+            Output::Kept(name, _) => record.kept = Some(name.clone()),
         }
         record
     }
 }
 
 impl Transcript {
-    pub(super) fn add(&mut self, record: StepRecord) {
-        self.steps.push(record);
+    /// Adds what a step gave.
+    pub(super) fn add(&mut self, step: &str, output: &Output) {
+        self.steps.push(StepRecord::new(step, output));
+        if let Output::Kept(name, content) = output {
+            self.files.insert(name.clone(), content.bytes());
+        }
     }
 }
 
@@ -92,8 +104,8 @@ pub(super) fn last_lines(text: &str, lines: usize) -> Vec<String> {
     crate::process::tail(text, lines).lines().map(str::to_owned).collect()
 }
 
-/// Writes a case's artifacts: `console.log`, `kernel.log`, `trace.log`, `transcript.json`, and `qemu.sh`, which boots
-/// the same guest by hand.
+/// Writes a case's artifacts: `console.log`, `kernel.log`, `trace.log`, `transcript.json`, `qemu.sh`, which boots the
+/// same guest by hand, and in `files` those that steps kept.
 pub(super) fn write_artifacts(
     dir: &Path,
     guest: &Guest,
@@ -111,6 +123,12 @@ pub(super) fn write_artifacts(
     fs::write(dir.join("kernel.log"), log)?;
     fs::write(dir.join("trace.log"), streams.whole_trace())?;
     fs::write(dir.join("transcript.json"), serde_json::to_vec_pretty(transcript)?)?;
+    if !transcript.files.is_empty() {
+        fs::create_dir_all(dir.join("files"))?;
+    }
+    for (name, content) in &transcript.files {
+        fs::write(dir.join("files").join(name), content)?;
+    }
     write_script(&dir.join("qemu.sh"), machine, boot)
 }
 

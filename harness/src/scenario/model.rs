@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use super::expect::Expect;
 use super::step::{Action, Load, Origin, Step};
 use crate::arch::Arch;
+use crate::image::spec::DebianName;
 use crate::yaml::{OneOrMany, Spanned};
 
 /// A scenario of kmodlab: steps that are done in a booted kernel, and what is expected of them.
@@ -31,6 +32,10 @@ pub struct Scenario {
     /// How the machine differs from the image's. Each combination has a snapshot of its own.
     #[serde(default)]
     pub machine: Machine,
+    /// Packages of Debian's that the guest has besides, with all that they depend on, from the release that the image's
+    /// userland is of: `trace-cmd`. Each combination has a snapshot of its own.
+    #[serde(default)]
+    pub packages: OneOrMany<Spanned<DebianName>>,
     /// The limit for the whole case, such as `30s` or `2m`.
     #[serde(default)]
     pub timeout: Option<Timeout>,
@@ -44,6 +49,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// The packages that its guest has besides, sorted: those who list the same ones share a snapshot.
+    pub fn packages(&self) -> Vec<DebianName> {
+        let names: BTreeSet<_> = self.packages.iter().map(|name| name.value.clone()).collect();
+        names.into_iter().collect()
+    }
+
     /// The modules from there that its steps load or push, each once.
     pub fn modules(&self, origin: Origin) -> Vec<String> {
         let steps = self.steps.value.iter();

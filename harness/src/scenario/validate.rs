@@ -2,11 +2,12 @@
 //! something to look at.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
+use super::Scenario;
 use super::expect::Expect;
 use super::step::{Action, ModuleRef, Origin, Step, Trace, WaitFor};
 use super::values::Values;
-use super::{Row, Scenario};
 use crate::yaml::{self, Diagnostic, Kind, Node, Position, Spanned, nearest};
 
 /// The names that scenarios may use.
@@ -114,10 +115,16 @@ impl<'a> Checker<'a> {
         } else if scenario.steps.is_empty() && self.complete {
             self.error(scenario.steps.at, "there are no steps\na scenario does at least one thing");
         }
-        self.covers(&scenario.covers);
+        self.twice(&scenario.covers);
+        self.twice(&scenario.packages.0);
         for step in &scenario.steps.value {
             self.step(step);
         }
+        let kept = scenario.steps.iter().filter_map(|step| match &step.action {
+            Action::Read(read) => read.keep.clone(),
+            _ => None,
+        });
+        self.twice(&kept.collect::<Vec<_>>());
         if let Some(Spanned { value: expect, .. }) = &scenario.expect {
             self.expect(expect, Place::End);
         }
@@ -130,10 +137,10 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn covers(&mut self, rows: &[Spanned<Row>]) {
-        for (index, row) in rows.iter().enumerate() {
-            if rows.iter().take(index).any(|earlier| earlier == row) {
-                self.error(row.at, format!("`{}` is there twice", row.value));
+    fn twice<T: PartialEq + Display>(&mut self, list: &[Spanned<T>]) {
+        for (index, item) in list.iter().enumerate() {
+            if list.iter().take(index).any(|earlier| earlier == item) {
+                self.error(item.at, format!("`{}` is there twice", item.value));
             }
         }
     }
@@ -169,7 +176,12 @@ impl<'a> Checker<'a> {
             Action::Stop(stop) => self.ended(&stop.name),
             Action::WaitExit(name) => self.ended(name),
             Action::Write(write) => self.errno(write.errno.as_ref()),
-            Action::Read(read) => self.errno(read.errno.as_ref()),
+            Action::Read(read) => {
+                self.errno(read.errno.as_ref());
+                if let (Some(_), Some(keep)) = (&read.errno, &read.keep) {
+                    self.error(keep.at, "both `errno` and `keep`\nwhat cannot be read cannot be kept");
+                }
+            }
             Action::WaitFor(
                 WaitFor::Refcount { module, .. } | WaitFor::Loaded(module) | WaitFor::Gone(module),
             ) => {

@@ -131,6 +131,7 @@ impl Suite {
                 ..Requires::default()
             },
             machine: Machine::default(),
+            packages: OneOrMany::default(),
             timeout: Some(Timeout(LIMIT)),
             steps: Spanned { value: steps.into_iter().map(|value| Spanned { value, at }).collect(), at },
             expect: None,

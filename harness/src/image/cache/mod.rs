@@ -102,6 +102,15 @@ impl Entry {
     pub fn key(&self) -> &str {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
+
+    /// Calls `visit` with everything in it, in a fixed order. Paths are relative to it.
+    ///
+    /// # Errors
+    ///
+    /// Where a directory cannot be read, and those of `visit`.
+    pub fn walk(&self, visit: &mut dyn FnMut(&Path, &std::fs::Metadata) -> io::Result<()>) -> io::Result<()> {
+        tree::walk(&self.path, &is_manifest, visit)
+    }
 }
 
 impl std::ops::Deref for Entry {

@@ -16,7 +16,7 @@ const BLOCK: usize = 64 * 1024;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Calls `visit` with everything below `root`, in a fixed order. Paths are relative. `skip` is left out at the top.
-fn walk(
+pub(super) fn walk(
     root: &Path,
     skip: &dyn Fn(&Path) -> bool,
     visit: &mut dyn FnMut(&Path, &std::fs::Metadata) -> io::Result<()>,

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Error, MIRROR, Package};
 use crate::image::cache::{Cache, Scratch, sha256_file};
+use crate::image::spec::DebianName;
 use crate::process::{self, Command};
 use crate::work::{Cancel, Watch, Work};
 
@@ -22,7 +23,11 @@ const UNPACKED: u64 = 4;
 /// How long apt may make no progress; its own time limits are shorter.
 const STALLED: Duration = Duration::from_secs(180);
 
-/// Debian's keys, from the package `debian-archive-keyring`.
+/// What apt takes to be installed: what packages depend on only for their maintainer scripts, which nobody runs here, and
+/// that would bring Perl.
+const INSTALLED: &str = "Package: debconf\nStatus: install ok installed\nVersion: 999\nArchitecture: all\n\
+    Multi-Arch: foreign\nProvides: debconf-2.0\nMaintainer: nobody\nDescription: a stand-in\n\n";
+
 /// The keys that the archive signs its indexes with, as the package `debian-archive-keyring` has them.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -62,7 +67,7 @@ impl<'a> Archive<'a> {
         {
             fs::create_dir_all(dir.join(sub))?;
         }
-        fs::write(dir.join("status"), "")?;
+        fs::write(dir.join("status"), INSTALLED)?;
         let source = format!("deb [signed-by={KEYRING} targets=Packages] {mirror} {suite} main\n");
         fs::write(dir.join("etc/sources.list"), source)?;
         fs::write(dir.join("apt.conf"), configuration(&dir, architectures)?)?;
@@ -97,6 +102,28 @@ impl<'a> Archive<'a> {
             architecture: architecture.to_owned(),
             suite: self.suite.clone(),
         })
+    }
+
+    /// Packages, and everything that they depend on, as apt resolves it.
+    pub(super) fn closure(&self, names: &[DebianName], architecture: &str) -> Result<Vec<Package>, Error> {
+        // Says which one there is not.
+        for name in names {
+            self.show(name, architecture, None)?;
+        }
+        let mut command = self.command("apt-get");
+        command.args(["--simulate", "--no-install-recommends", "install"]);
+        command.args(names.iter().map(|name| format!("{name}:{architecture}")));
+        let output = command.check(self.cancel).map_err(|error| match error {
+            process::Error::Failed { output, .. } => {
+                Error::Unresolved { packages: names.iter().map(ToString::to_string).collect(), output }
+            }
+            error => error.into(),
+        })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let package = |(name, version): (&str, &str)| {
+            Ok(self.show(name.split(':').next().unwrap_or(name), architecture, Some(version))?.package)
+        };
+        text.lines().filter_map(installed).map(package).collect()
     }
 
     /// Downloads a package into an empty directory, and checks it.
@@ -192,6 +219,12 @@ fn wait(from: &fs::File, cancel: &Cancel) -> io::Result<(bool, bool)> {
 fn percent(line: &str) -> Option<f64> {
     let mut fields = line.strip_prefix("dlstatus:")?.split(':');
     fields.nth(1)?.parse().ok().filter(|percent| (0.0..=100.0).contains(percent))
+}
+
+/// The package, and its version, that a line of apt's simulation says is installed: `Inst libc6 (2.36-9 Debian:12/x [armhf])`.
+fn installed(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    Some((name, rest.split(' ').next()?))
 }
 
 /// What apt is told: apt.conf(5). The host's own configuration is read before it, so that its proxies serve.
@@ -316,6 +349,17 @@ http://mirror.example/debian2/|bookworm|Debian
             ["pmstatus:x:20:y", "dlstatus:1", "dlstatus:1:x:y", "dlstatus:1:1e9:y", "dlstatus:1:NaN:y"]
         {
             assert_eq!(percent(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_installed_is_read() {
+        assert_eq!(
+            installed("Inst libtraceevent1 (1:1.7.1-1 Debian:12.15/oldstable [armhf]) []"),
+            Some(("libtraceevent1", "1:1.7.1-1"))
+        );
+        for line in ["Conf libc6 (2.36-9 Debian:12 [armhf])", "Inst libc6", "", "Remv x (1)"] {
+            assert_eq!(installed(line), None, "{line}");
         }
     }
 

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use self::apt::Archive;
 pub use self::apt::{KEYRING, mirror};
 use self::unpack::Layout;
-use super::cache::{self, Cache, Entry, Key, KeyBuilder};
-use super::spec::{DebianKernel, DebianUserland};
+use super::cache::{self, Cache, Entry, Key, KeyBuilder, Listed};
+use super::spec::{DebianKernel, DebianName, DebianUserland};
 use crate::arch::Arch;
 use crate::process;
 use crate::work::{Cancel, Watch, WorkEvent};
@@ -71,6 +71,14 @@ pub enum Error {
         architecture: String,
         /// The suite.
         suite: String,
+    },
+    /// apt finds no set of packages that fit together.
+    #[error("apt cannot resolve what `{packages}` depends on\n{output}", packages = packages.join("`, `"))]
+    Unresolved {
+        /// The packages that were asked for.
+        packages: Vec<String>,
+        /// What apt says.
+        output: String,
     },
     /// A package does not depend on what it should.
     #[error("`{package}` does not depend on a package `{wanted}`")]
@@ -218,6 +226,42 @@ impl<'a> Debian<'a> {
         )
     }
 
+    /// Packages of the userland's release, and all that they depend on, each unpacked into an entry of its own; from the
+    /// cache, or else from the archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Debian::kernel`], and where there is no such package.
+    pub fn packages_of(
+        &self,
+        source: &DebianUserland,
+        names: &[DebianName],
+    ) -> Result<Vec<(Package, Entry)>, Error> {
+        let suite = &source.suite;
+        let listed = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let key = KeyBuilder::new(format!("{}{listed}", self.label_of_packages(source)))
+            .part("source", "debian packages")
+            .part("suite", suite.as_bytes())
+            .part("architecture", self.arch.debian)
+            .part("names", &listed)
+            .finish();
+        self.resolved(
+            suite,
+            &key,
+            || self.archive(suite)?.closure(names, self.arch.debian),
+            |packages| {
+                let unpack =
+                    |package: &Package| Ok((package.clone(), self.unpack(suite, package, &Layout::Files)?));
+                packages.iter().map(unpack).collect()
+            },
+        )
+    }
+
+    /// How the labels of records of [`Debian::packages_of`] begin.
+    fn label_of_packages(&self, source: &DebianUserland) -> String {
+        format!("packages of {} for {}: ", source.suite, self.arch.debian)
+    }
+
     /// What the harness uses of a kernel's sources, in the very version of the kernel's package `image`; from the cache,
     /// or else from the archive.
     ///
@@ -250,8 +294,12 @@ impl<'a> Debian<'a> {
     ///
     /// Where the cache cannot be written.
     pub fn forget(&self, kernel: &DebianKernel, userland: &DebianUserland) -> io::Result<()> {
-        let keys = [self.kernel_key(kernel), self.userland_key(userland)];
-        keys.iter().try_for_each(|key| self.cache.remove(RESOLVED, key.as_str()).map(drop))
+        // Which packages scenarios ask for is known only to them.
+        let label = self.label_of_packages(userland);
+        let asked = |entry: &Listed| entry.kind == RESOLVED && entry.label.starts_with(&label);
+        let asked = self.cache.list()?.into_iter().filter(asked).map(|entry| entry.key);
+        let keys = [self.kernel_key(kernel), self.userland_key(userland)].map(|key| key.to_string());
+        keys.into_iter().chain(asked).try_for_each(|key| self.cache.remove(RESOLVED, &key).map(drop))
     }
 
     fn kernel_key(&self, source: &DebianKernel) -> Key {

@@ -37,6 +37,8 @@ pub(super) enum Layout {
     Kbuild,
     /// `busybox`.
     Busybox,
+    /// What a guest uses of a package's files, where they are in it.
+    Files,
     /// The kernel's sources: of all of them the folders in [`SOURCES`], and modules that are a file each, `<file>.c` in
     /// a folder of that name with a Kbuild.
     Source,
@@ -49,6 +51,7 @@ impl Layout {
             Layout::Kernel => key.part("layout", "kernel 1"),
             Layout::Kbuild => key.part("layout", "kbuild 1"),
             Layout::Busybox => key.part("layout", "busybox 1"),
+            Layout::Files => key.part("layout", "files 1"),
             Layout::Source => key.part("layout", "source 2").part("kept", SOURCES.join(" ")),
             Layout::Headers { kbuild, common } => {
                 let architectures: Vec<_> = Arch::all().map(|arch| arch.kbuild).collect();
@@ -72,9 +75,23 @@ impl Layout {
                 |path| path.ends_with("bin/busybox").then(|| "busybox".into()),
                 "busybox",
             ),
+            Layout::Files => {
+                let mut file = |path: PathBuf, content| Ok(is_used(&path).then_some((path, content)));
+                let mut link = |path: PathBuf, target| is_used(&path).then_some((path, target));
+                deb::unpack(deb, dest, &mut Rules { file: &mut file, link: &mut link }, cancel)
+            }
             Layout::Source => source(deb, dest, cancel),
         }
     }
+}
+
+/// Whether a guest may use a package's file: documentation and translations it does not, nor the C library's many
+/// character sets.
+fn is_used(path: &Path) -> bool {
+    const UNUSED: [&str; 6] = ["doc", "man", "info", "locale", "lintian", "bash-completion"];
+    let shared = path.strip_prefix("usr/share").ok().and_then(|path| path.components().next());
+    let unused = shared.is_some_and(|part| UNUSED.iter().any(|name| part.as_os_str() == *name));
+    !unused && path.components().all(|part| part.as_os_str() != "gconv")
 }
 
 /// The path below a directory whose name begins with the last part of `prefix`.
@@ -384,6 +401,25 @@ mod tests {
         ] {
             assert!(!is_module(Path::new(path), content), "{path}");
         }
+    }
+
+    #[test]
+    fn files_stay_where_they_are_and_documentation_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let files: [(&str, &[u8]); 5] = [
+            ("!usr/bin/x", b"x"),
+            ("lib/arm-linux-gnueabihf/libx.so.1.0", b"lib"),
+            ("usr/share/x/data", b"data"),
+            ("usr/share/doc/x/copyright", b""),
+            ("usr/lib/arm-linux-gnueabihf/gconv/KOI8-R.so", b""),
+        ];
+        let links = [("lib/libx.so.1", "arm-linux-gnueabihf/libx.so.1.0"), ("usr/share/man/x.1", "y.1")];
+        unpack(&Layout::Files, &files, &links, dir.path()).unwrap();
+        let there = ["usr/bin/x", "lib/libx.so.1", "usr/share/x/data"];
+        let away = ["usr/share/doc", "usr/share/man", "usr/lib"];
+        assert_eq!(read(dir.path().join("lib/libx.so.1")), "lib");
+        there.iter().for_each(|name| assert!(dir.path().join(name).exists(), "{name}"));
+        away.iter().for_each(|name| assert!(!dir.path().join(name).exists(), "{name}"));
     }
 
     #[test]

@@ -421,9 +421,36 @@ pub struct Read {
     /// The error that is expected instead of success; ENOENT says that the file is absent.
     #[serde(default)]
     pub errno: Option<Spanned<String>>,
+    /// Under what name it is kept, to the byte, among the case's artifacts: `trace.dat`.
+    #[serde(default)]
+    pub keep: Option<Spanned<FileName>>,
 }
 
 short_form!(Read, "path", "a path or a map");
+
+/// A plain name of a file: letters, digits and `_`, and, but for the first, `-` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(inline)]
+pub struct FileName(#[schemars(regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$"))] pub String);
+
+impl<'de> Deserialize<'de> for FileName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        match !name.is_empty() && !name.starts_with(['-', '.']) && name.chars().all(plain) {
+            true => Ok(FileName(name)),
+            false => Err(D::Error::custom(format_args!(
+                "`{name}` is no plain name of a file\nwrite one such as `trace.dat`"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// An absolute path in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]

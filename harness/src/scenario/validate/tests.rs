@@ -219,6 +219,15 @@ expect:
     "- read: { path: /x, errno: ENOENT }\n  expect: { content: x }",
     "4:24 `content` has nothing to look at here; it belongs to a step `read` without `errno`"
 )]
+#[case::keep_what_is_absent(
+    "- read: { path: /x, errno: ENOENT, keep: x }",
+    "3:44 both `errno` and `keep`; what cannot be read cannot be kept"
+)]
+#[case::keep_twice("- read: { path: /x, keep: x }\n- read: { path: /y, keep: x }", "4:29 `x` is there twice")]
+#[case::keep_elsewhere(
+    "- read: { path: /x, keep: ../x }",
+    "3:29 `../x` is no plain name of a file; write one such as `trace.dat`"
+)]
 #[case::splats_early(
     "- run: x\n  expect: { splats: { kind: warn } }",
     "4:23 `splats` has nothing to look at here; it belongs to the `expect` at the end of the scenario"
@@ -289,6 +298,11 @@ fn an_error_says_where_and_what(#[case] steps: &str, #[case] expected: &str) {
 #[case("name: [x]\nsteps: {}", &["1:7 expected text, found a list", "2:8 expected a list, found a map"])]
 #[case("name: ''\nsteps: [{ run: x }]", &["1:7 a name is one line of text"])]
 #[case("name: x\ncovers: [R1, P1, R1]\nsteps: [{ run: x }]", &["2:18 `R1` is there twice"])]
+#[case("name: x\npackages: [kmod, trace-cmd, kmod]\nsteps: [{ run: x }]", &["2:29 `kmod` is there twice"])]
+#[case(
+    "name: x\npackages: Kmod\nsteps: [{ run: x }]",
+    &["2:11 `Kmod` is no name of Debian's: lower-case letters, digits, `+`, `-` and `.`"]
+)]
 #[case("name: x\nmachine: { smp: 0 }\nsteps: [{ run: x }]", &["2:17 expected 1 to 8 CPUs, found 0"])]
 #[case(
     "name: x\nrequires: { kernel: '5.6', config: [CONFIG_X], arch: ia64 }\nsteps: [{ run: x }]",
