@@ -52,6 +52,13 @@ pub struct Row {
     pub kbuild: &'static str,
     /// `e_machine` of the architecture's ELF files (`include/uapi/linux/elf-em.h`).
     pub elf_machine: u16,
+    /// Whether numbers in memory begin with their most significant byte.
+    pub big_endian: bool,
+    /// What gdb calls the register of a function's first argument.
+    pub gdb_argument: &'static str,
+    /// Where a frame's caller keeps the address that the frame returns to, counted from the caller's own frame, where the
+    /// ABI has each frame begin with the address of its caller's.
+    pub back_chain: Option<u32>,
     /// The host machines (`uname -m`) on which KVM can run it.
     pub kvm_hosts: &'static [&'static str],
 }
@@ -83,6 +90,9 @@ static ROWS: &[Row] = &[
         libc_package: "libc6-dev-amd64-cross",
         kbuild: "x86",
         elf_machine: 62,
+        big_endian: false,
+        gdb_argument: "$rdi",
+        back_chain: None,
         kvm_hosts: &["x86_64"],
     },
     Row {
@@ -105,6 +115,9 @@ static ROWS: &[Row] = &[
         libc_package: "libc6-dev-armhf-cross",
         kbuild: "arm",
         elf_machine: 40,
+        big_endian: false,
+        gdb_argument: "$r0",
+        back_chain: None,
         kvm_hosts: &["armv7l"],
     },
     Row {
@@ -129,6 +142,9 @@ static ROWS: &[Row] = &[
         libc_package: "libc6-dev-ppc64el-cross",
         kbuild: "powerpc",
         elf_machine: 21,
+        big_endian: false,
+        gdb_argument: "$r3",
+        back_chain: Some(16),
         kvm_hosts: &["ppc64le"],
     },
 ];

@@ -57,6 +57,7 @@ pub mod blame;
 pub mod cli;
 pub mod console;
 pub mod error;
+pub mod gdb;
 pub mod guest;
 pub mod holders;
 pub mod image;

@@ -1,8 +1,11 @@
 //! What this machine lacks for guests of an architecture.
 
 use crate::arch::Arch;
+use crate::gdb;
 use crate::image::compiler::{self, Compiler};
 use crate::process;
+use crate::scenario::Scenario;
+use crate::scenario::step::Action;
 use crate::work::Cancel;
 
 /// Set to `1` where tests that need a guest must run: what is missing is then a failure and no reason to skip them.
@@ -22,6 +25,9 @@ pub enum Missing {
     /// The compiler for modules and for the guest's agent.
     #[error(transparent)]
     Compiler(#[from] compiler::Missing),
+    /// The debugger.
+    #[error(transparent)]
+    Gdb(#[from] gdb::Error),
 }
 
 /// The first thing that is missing for an architecture, if anything is.
@@ -30,4 +36,10 @@ pub fn missing(arch: Arch, cancel: &Cancel) -> Option<Missing> {
         return Some(Missing::Qemu { program: arch.qemu, package: arch.qemu_package });
     }
     Compiler::find(arch, cancel).err().map(Missing::from)
+}
+
+/// What is missing for a scenario besides, if anything is.
+pub fn missing_for(scenario: &Scenario) -> Option<Missing> {
+    let breaks = scenario.steps.iter().any(|step| matches!(step.action, Action::Break(_)));
+    (breaks && process::find(gdb::GDB).is_none()).then_some(Missing::Gdb(gdb::Error::Missing))
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use kmodlab::lab::Lab;
-use kmodlab::needs::{REQUIRE_VM, missing};
+use kmodlab::needs::{REQUIRE_VM, missing, missing_for};
 use kmodlab::run::{Options, Outcome, Runner};
 use kmodlab::work::{Cancel, Unwatched};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -30,8 +30,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let lab: &'static Lab = Box::leak(Box::new(lab));
     let runner: &'static Runner = Box::leak(Box::new(Runner::new(lab, Options::default(), &Unwatched)));
     let trials = cases.into_iter().map(|case| {
-        let lack = lacks.get(&case.image).and_then(Option::as_ref);
+        let own = missing_for(&case.scenario).filter(|_| !required);
+        let lack = lacks.get(&case.image).and_then(Option::as_ref).or(own.as_ref());
         let kind = lack.map(|lack| lack.to_string().replace('\n', "; ")).unwrap_or_default();
+        let ignored = lack.is_some();
         let trial = Trial::test(case.id.clone(), move || {
             let report = runner.run(&case).ok_or("interrupted")?;
             match &report.outcome {
@@ -44,7 +46,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 ))),
             }
         });
-        trial.with_ignored_flag(lack.is_some()).with_kind(kind)
+        trial.with_ignored_flag(ignored).with_kind(kind)
     });
     Ok(libtest_mimic::run(&args, trials.collect()).exit_code())
 }

@@ -255,6 +255,9 @@ pub(super) struct ShellArgs {
     pub(super) image: String,
     #[command(flatten)]
     pub(super) machine: Machine,
+    /// Serve gdb, and say how to attach
+    #[arg(long, conflicts_with = "command")]
+    pub(super) gdb: bool,
     /// A command to run in place of a shell; its exit status becomes kmodlab's
     #[arg(last = true, value_name = "COMMAND")]
     pub(super) command: Vec<String>,

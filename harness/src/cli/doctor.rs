@@ -8,6 +8,7 @@ use indicatif::HumanBytes;
 use super::args::Doctor;
 use super::{Context, Stop, exit, say, select};
 use crate::arch::Arch;
+use crate::gdb::GDB;
 use crate::image::compiler::{self, Compiler};
 use crate::image::debian;
 use crate::lab::Lab;
@@ -96,12 +97,13 @@ impl Finding {
     }
 }
 
-/// What it takes to build modules and to unpack kernels.
+/// What it takes to build modules, to unpack kernels, and to set breakpoints.
 fn tools() -> Vec<Finding> {
     let tools = [
         ("make", "make", "builds modules"),
         ("apt-get", "apt", "fetches kernels"),
         ("strip", "binutils", "strips modules"),
+        (GDB, GDB, "sets breakpoints"),
     ];
     let mut findings: Vec<Finding> = tools
         .iter()

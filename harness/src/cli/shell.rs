@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::args::ShellArgs;
-use super::{Context, Stop, exit, run};
-use crate::guest::proto::{Ending, Run};
+use super::{Context, Stop, exit, run, say};
+use crate::gdb;
+use crate::guest::proto::{Ending, Run, WriteMode};
 use crate::guest::{self, Guest, RequestId};
+use crate::process::shell_quote;
 use crate::run::{Runner, Session};
 use crate::vm::Channel;
 
@@ -31,6 +33,8 @@ pub(super) fn shell(context: &Context, args: &ShellArgs) -> Result<u8, Stop> {
     if !args.command.is_empty() {
         return command(&mut session, &args.command);
     }
+    // Its files go with it.
+    let _folder = if args.gdb { Some(serve_gdb(&mut session)?) } else { None };
     interact(&mut session, image.arch.console).map_err(|error| match error {
         guest::Error::Cancelled => Stop::interrupted(),
         error => Stop::error(&error),
@@ -53,6 +57,37 @@ fn command(session: &mut Session, command: &[String]) -> Result<u8, Stop> {
         // As a shell reports it.
         Ending::Signalled(signal) => u8::try_from(128 + signal.0).unwrap_or(u8::MAX),
     })
+}
+
+/// What the guest's shell has for gdb: it prints the command that tells gdb where a loaded module is.
+const GDB_SYMBOLS: &str = "\
+#!/bin/sh
+cd \"/sys/module/${1:?which module?}/sections\" || exit
+printf 'add-symbol-file %s.ko' \"$1\"
+for section in $(ls -A); do
+    case $section in
+    *.init* | .symtab | .strtab) ;;
+    *) printf ' -s %s %s' \"$section\" \"$(cat \"$section\")\" ;;
+    esac
+done
+echo
+";
+
+/// Opens the guest for gdb, and says how to attach.
+fn serve_gdb(session: &mut Session) -> Result<gdb::Folder, Stop> {
+    let folder = session.debug().map_err(|error| Stop::error(&error))?;
+    let script =
+        session.guest().write_file("/bin/gdb-symbols", WriteMode::Create, 0o755, GDB_SYMBOLS.as_bytes());
+    script.map_err(|error| Stop::error(&error))?.map_err(|errno| Stop {
+        code: exit::ERROR,
+        message: format!("cannot write `/bin/gdb-symbols` in the guest: {errno}"),
+    })?;
+    say(format_args!(
+        "attach with: {} -x {}\nonce a test module is loaded, `gdb-symbols MODULE` here prints the command that tells gdb of it",
+        gdb::GDB,
+        shell_quote(&folder.script().to_string_lossy())
+    ));
+    Ok(folder)
 }
 
 /// Connects the terminal with a shell on the guest's serial port, until that ends.

@@ -1,6 +1,7 @@
 //! The host's side of a running guest: requests to its agent, and everything that comes out of it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::capture::Capture;
@@ -338,6 +339,16 @@ impl Guest {
             (None, Some(exit)) => Error::Exited(exit.clone()),
             (None, None) => Error::Deadline,
         }
+    }
+
+    /// Has QEMU serve gdb at a Unix socket that it makes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::serve_gdb`].
+    pub fn serve_gdb(&mut self, socket: &Path) -> Result<(), Error> {
+        let (deadline, cancel) = (self.deadline(), self.cancel.clone());
+        Ok(self.vm.serve_gdb(socket, deadline, &cancel)?)
     }
 
     /// Waits until everything that the kernel had logged, or traced, by now has reached the host.

@@ -37,6 +37,9 @@ impl Executor<'_> {
             let events = self.events()?;
             mismatches.extend(trace.check(&events));
         }
+        if expect.backtrace.is_some() {
+            mismatches.extend(expect.check_backtrace(&self.backtrace()?));
+        }
         for (path, wanted) in &expect.files {
             let text = self.read_text(&path.0)?;
             let found = text.map_err(|errno| Mismatch::new("", "a readable file", errno.to_string()));

@@ -10,6 +10,7 @@ use super::outcome::{Crash, Failure, Outcome, Phase, Place, Timeout};
 use super::transcript::Transcript;
 use super::{Limits, Session, SessionError};
 use crate::console::{ConsoleLine, KtapReader, KtapReport, Subtests, TaintSet};
+use crate::gdb::Debugger;
 use crate::guest::proto::Port;
 use crate::guest::{self, Errno, Guest, RequestId};
 use crate::scenario::Scenario;
@@ -35,6 +36,7 @@ impl From<SessionError> for StepError {
         match error {
             SessionError::Guest(error) => StepError::Guest(error),
             SessionError::Module(reason) => StepError::Host(reason),
+            SessionError::Gdb(error) => StepError::Host(crate::error::chain(&error)),
         }
     }
 }
@@ -92,7 +94,9 @@ pub(super) struct Executor<'a> {
     step_deadline: Instant,
     pub(super) background: HashMap<String, Background>,
     pub(super) tracing: Option<RequestId>,
-    transcript: Transcript,
+    /// The gdb that waits for the last breakpoint, or has had it.
+    pub(super) debugger: Option<Debugger>,
+    pub(super) transcript: Transcript,
     reports: Vec<StepReport>,
     subtests: Subtests,
 }
@@ -129,6 +133,7 @@ impl<'a> Executor<'a> {
             step_deadline: deadline,
             background: HashMap::new(),
             tracing: None,
+            debugger: None,
             transcript: Transcript::default(),
             reports: Vec::new(),
             subtests: Subtests::default(),

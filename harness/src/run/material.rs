@@ -1,12 +1,14 @@
 //! The modules that a guest may load: test modules that were built, and the kernel's own.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fs_err as fs;
 
 use super::runner::Image;
 use super::session::kernel_name;
+use crate::arch::Arch;
 use crate::module::Built;
 
 /// A module's file, ready to be put into a guest.
@@ -27,6 +29,16 @@ pub(super) struct Material {
 impl Material {
     pub(super) fn new(image: Arc<Image>, built: BTreeMap<String, Vec<Built>>) -> Self {
         Material { image, built }
+    }
+
+    /// The architecture.
+    pub(super) fn arch(&self) -> Arch {
+        self.image.prepared.spec.arch
+    }
+
+    /// The test modules, by the kernel's names for them, and their files with debugging information.
+    pub(super) fn debug_files(&self) -> BTreeMap<String, PathBuf> {
+        self.built.values().flatten().map(|module| (kernel_name(&module.name), module.debug())).collect()
     }
 
     /// A module's file, behind those of everything it needs; nothing where it is built into the kernel.

@@ -2,6 +2,7 @@
 //! expectations.
 
 mod accel;
+mod breakpoint;
 mod check;
 mod event;
 mod execute;

@@ -2,12 +2,16 @@
 
 use super::event::Start;
 use super::material::{Material, ModuleFile};
+use crate::gdb;
 use crate::guest::proto::WriteMode;
 use crate::guest::{self, Answer, Errno, Guest};
 use crate::image::depmod::{Index, ModInfo};
 
 /// Where modules lie in the guest, apart from those that its modprobe finds.
 const MODULES: &str = "/run/modules";
+
+/// The most that is read of `/proc/kallsyms`, in bytes; a kernel of a distribution has some 10 MB there.
+const KALLSYMS: u64 = 64 << 20;
 
 /// `MODULE_INIT_IGNORE_MODVERSIONS | MODULE_INIT_IGNORE_VERMAGIC` (`include/uapi/linux/module.h`).
 const FORCE_LOAD: u32 = 1 | 2;
@@ -30,6 +34,9 @@ pub enum SessionError {
     /// There is no such module, or it cannot be put into the guest.
     #[error("{0}")]
     Module(String),
+    /// A debugger cannot be used.
+    #[error(transparent)]
+    Gdb(#[from] gdb::Error),
 }
 
 /// The kernel's answer to loading a module.
@@ -126,6 +133,46 @@ impl Session {
         let (dependencies, aliases) = (self.pushed.dep(), self.pushed.alias());
         self.put(&format!("{dir}/modules.dep"), dependencies.as_bytes())?;
         self.put(&format!("{dir}/modules.alias"), aliases.as_bytes())
+    }
+
+    /// Has QEMU serve gdb, and writes what gdb needs to know of the guest as it is now: its functions, and the test
+    /// modules that are loaded.
+    ///
+    /// # Errors
+    ///
+    /// Where the guest fails, or the files cannot be written.
+    pub fn debug(&mut self) -> Result<gdb::Folder, SessionError> {
+        let release = self.guest.hello().map(|hello| hello.release.clone()).unwrap_or_default();
+        let mut modules = Vec::new();
+        for (name, file) in self.material.debug_files() {
+            let sections = self.sections(&name)?;
+            modules.push(gdb::Module { name, file, sections });
+        }
+        let kallsyms = self.guest.read_file("/proc/kallsyms", KALLSYMS)?.map_err(|errno| {
+            SessionError::Module(format!("cannot read `/proc/kallsyms` in the guest: {errno}"))
+        })?;
+        let symbols = gdb::Symbols::parse(&String::from_utf8_lossy(&kallsyms));
+        let target = gdb::Target { arch: self.material.arch(), release, symbols, modules };
+        let folder = gdb::Folder::new(&target)?;
+        self.guest.serve_gdb(&folder.socket())?;
+        Ok(folder)
+    }
+
+    /// Where a loaded module's sections are; nothing where it is not loaded.
+    fn sections(&mut self, name: &str) -> Result<Vec<(String, u64)>, SessionError> {
+        let dir = format!("/sys/module/{name}/sections");
+        let Ok(listed) = self.guest.list(&dir)? else { return Ok(Vec::new()) };
+        let mut sections = Vec::new();
+        for entry in listed {
+            let section = String::from_utf8_lossy(&entry.name).into_owned();
+            let text = self.guest.read_file(&format!("{dir}/{section}"), 64)?.unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let address = text.trim().strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
+            if let Some(Ok(address)) = address {
+                sections.push((section, address));
+            }
+        }
+        Ok(sections)
     }
 
     /// Puts a file of the host's into the guest, with the directories that lead to it.

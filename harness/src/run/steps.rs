@@ -36,6 +36,7 @@ impl Executor<'_> {
             Action::Write(write) => self.write(write)?,
             Action::Read(read) => return self.read(read),
             Action::WaitFor(wait) => self.wait_for(wait)?,
+            Action::Break(breakpoint) => self.set_breakpoint(breakpoint)?,
             Action::Assert(expect) => match self.check(expect, &Output::Nothing)? {
                 mismatches if mismatches.is_empty() => {}
                 mismatches => return Err(StepError::Mismatch(mismatches)),

@@ -22,6 +22,9 @@ pub(super) struct Transcript {
     /// Files that steps kept, by name.
     #[serde(skip)]
     files: BTreeMap<String, Vec<u8>>,
+    /// What gdb said.
+    #[serde(skip)]
+    pub(super) gdb: String,
 }
 
 /// What one step gave.
@@ -104,8 +107,8 @@ pub(super) fn last_lines(text: &str, lines: usize) -> Vec<String> {
     crate::process::tail(text, lines).lines().map(str::to_owned).collect()
 }
 
-/// Writes a case's artifacts: `console.log`, `kernel.log`, `trace.log`, `transcript.json`, `qemu.sh`, which boots the
-/// same guest by hand, and in `files` those that steps kept.
+/// Writes a case's artifacts: `console.log`, `kernel.log`, `trace.log`, `transcript.json`, `gdb.log` where there was a
+/// breakpoint, `qemu.sh`, which boots the same guest by hand, and in `files` those that steps kept.
 pub(super) fn write_artifacts(
     dir: &Path,
     guest: &Guest,
@@ -123,6 +126,9 @@ pub(super) fn write_artifacts(
     fs::write(dir.join("kernel.log"), log)?;
     fs::write(dir.join("trace.log"), streams.whole_trace())?;
     fs::write(dir.join("transcript.json"), serde_json::to_vec_pretty(transcript)?)?;
+    if !transcript.gdb.is_empty() {
+        fs::write(dir.join("gdb.log"), &transcript.gdb)?;
+    }
     if !transcript.files.is_empty() {
         fs::create_dir_all(dir.join("files"))?;
     }

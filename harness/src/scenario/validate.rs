@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::Scenario;
 use super::expect::Expect;
-use super::step::{Action, ModuleRef, Origin, Step, Trace, WaitFor};
+use super::step::{self, Action, ModuleRef, Origin, Step, Trace, WaitFor};
 use super::values::Values;
 use crate::yaml::{self, Diagnostic, Kind, Node, Position, Spanned, nearest};
 
@@ -85,6 +85,8 @@ struct Checker<'a> {
     /// Programs, and whether they still run.
     programs: HashMap<String, (Position, bool)>,
     traced: bool,
+    /// Whether there was a breakpoint.
+    broken: bool,
 }
 
 impl<'a> Checker<'a> {
@@ -96,7 +98,8 @@ impl<'a> Checker<'a> {
             _ => false,
         });
         let diagnostics = Vec::new();
-        Checker { context, diagnostics, complete: true, of_kernel, programs: HashMap::new(), traced: false }
+        let programs = HashMap::new();
+        Checker { context, diagnostics, complete: true, of_kernel, programs, traced: false, broken: false }
     }
 
     fn error(&mut self, at: Position, message: impl AsRef<str>) {
@@ -186,6 +189,14 @@ impl<'a> Checker<'a> {
                 WaitFor::Refcount { module, .. } | WaitFor::Loaded(module) | WaitFor::Gone(module),
             ) => {
                 self.loaded_name(module);
+            }
+            Action::Break(step::Break { module, .. }) => {
+                self.broken = true;
+                if let Some(name) = module
+                    && !self.context.modules.contains(name)
+                {
+                    self.unknown("test module", name, self.context.modules.iter().map(String::as_str));
+                }
             }
             Action::Assert(expect) => self.expect(expect, Place::Step),
             Action::Trace(_) | Action::Run(_) | Action::WaitFor(_) => {}
@@ -285,6 +296,12 @@ impl<'a> Checker<'a> {
             && self.complete
         {
             self.error(trace.at, "nothing was traced\nput a step `trace: { events: … }` before");
+        }
+        if let Some(backtrace) = &expect.backtrace
+            && !self.broken
+            && self.complete
+        {
+            self.error(backtrace.at, "there was no breakpoint\nput a step `break: FUNCTION` before");
         }
         for name in expect.modules.keys() {
             self.loaded_name(name);

@@ -135,7 +135,7 @@ impl Machine {
 }
 
 /// A comma inside a value of QEMU's options is written twice (QEMU: `docs/system/invocation`, "-object").
-fn escape_commas(path: &Path) -> OsString {
+pub(super) fn escape_commas(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut bytes = Vec::new();
     for &byte in path.as_os_str().as_bytes() {

@@ -1,6 +1,7 @@
 //! Virtual machines: QEMU's command line, its process, QMP, warm snapshots. Nothing here knows of scenarios.
 
 pub mod accel;
+mod gdb;
 mod instance;
 mod machine;
 mod qmp;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
+use kmodlab::gdb::GDB;
 use kmodlab::lab::Lab;
 use kmodlab::run::{Event, Options, Outcome, Reporter, run_all};
 use kmodlab::work::{Cancel, Unwatched};
@@ -62,6 +63,29 @@ pub(crate) fn trials() -> Vec<Trial> {
             let ended = project.run(&[]).cache(&project.cache(&[])).env("PATH", path).finish();
             assert_eq!((ended.code, ended.case().outcome()), (Some(125), "error"), "{ended:#?}");
             ended.expect_words(&["`make` is not installed or not in PATH"]);
+        }),
+        trial("host::a_missing_gdb_is_named_with_its_package", || {
+            let project = Project::new().scenario("case", "steps:\n  - break: do_exit\n");
+            let path = path_without(&project, &[GDB]);
+            let ended = project.run(&[]).env("PATH", path).finish();
+            assert_eq!((ended.code, ended.case().outcome()), (Some(125), "error"), "{ended:#?}");
+            ended.expect_words(&[&format!("`{GDB}` is not installed\n  install the package `{GDB}`")]);
+        }),
+        trial("host::a_breakpoint_on_what_there_is_not_is_a_failure_in_gdbs_words", || {
+            let project = Project::new().scenario("case", "steps:\n  - break: no_such_function\n");
+            let ended = project.run(&[]).finish();
+            assert_eq!((ended.code, ended.case().outcome()), (Some(1), "fail"), "{ended:#?}");
+            ended.expect_words(&[
+                "step 1 (break no_such_function): break no_such_function: expected a breakpoint",
+                "Function \"no_such_function\" not defined.",
+            ]);
+        }),
+        trial("host::a_breakpoint_that_is_not_hit_is_waited_for_up_to_the_steps_limit", || {
+            let steps = "steps:\n  - break: kernel_restart\n  - run: 'true'\n    timeout: 2s\n    \
+                         expect: { backtrace: kernel_restart }\n";
+            let ended = Project::new().scenario("case", steps).run(&[]).finish();
+            assert_eq!((ended.code, ended.case().outcome()), (Some(1), "timeout"), "{ended:#?}");
+            ended.expect_words(&["step 2 (run true) did not end within 2s: no breakpoint was hit"]);
         }),
         trial("host::kvm_that_opens_and_fails_is_an_error_where_it_was_asked_for", || {
             let ended = broken_kvm(&["--accel", "kvm"]);

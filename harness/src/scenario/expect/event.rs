@@ -191,11 +191,7 @@ impl EventPattern {
     }
 
     fn stack_difference(&self, event: &Event) -> Option<String> {
-        let mut functions = event.stack.iter();
-        let missing = self
-            .stack
-            .iter()
-            .find(|pattern| !functions.any(|function| symbol::matches(pattern, function)))?;
+        let missing = symbol::missing(&self.stack, &event.stack)?;
         let stack: Vec<_> = event.stack.iter().map(String::as_str).collect();
         Some(match stack.as_slice() {
             [] => "there is no stack".to_owned(),

@@ -26,7 +26,7 @@ pub use text::{TextCount, TextMatch};
 pub use trouble::{SplatKind, SplatPattern, TaintLetter, Trouble, check_trouble};
 
 use super::step::GuestPath;
-use super::words::Signal;
+use super::words::{Pattern, Signal};
 use crate::yaml::{OneOrMany, Spanned};
 
 /// What is expected: of the step's own result (`exit`, `signal`, `stdout`, `stderr`, `content`), and of the guest and
@@ -55,6 +55,10 @@ pub struct Expect {
     /// The events traced.
     #[serde(default)]
     pub trace: Option<Spanned<TraceExpect>>,
+    /// Functions of the call chain that the last breakpoint was hit in, from the innermost outwards, with any others
+    /// between them. What is hit later than this is looked at is waited for.
+    #[serde(default)]
+    pub backtrace: Option<Spanned<OneOrMany<Pattern>>>,
     /// Files of the guest, read now.
     #[serde(default)]
     pub files: BTreeMap<GuestPath, TextMatch>,
@@ -77,6 +81,17 @@ pub struct Expect {
     /// scenario.
     #[serde(default)]
     pub taint: Option<Spanned<OneOrMany<TaintLetter>>>,
+}
+
+impl Expect {
+    /// What of `backtrace` does not hold.
+    pub fn check_backtrace(&self, functions: &[String]) -> Option<Mismatch> {
+        let wanted = self.backtrace.as_ref()?;
+        let missing = symbol::missing(&wanted.0, functions)?;
+        let wanted = wanted.iter().map(Pattern::to_string).collect::<Vec<_>>().join(" < ");
+        let found = format!("no `{missing}` in its place: {}", functions.join(" < "));
+        Some(Mismatch::new("backtrace", format!("`{wanted}`"), found))
+    }
 }
 
 /// Something expected that did not come.

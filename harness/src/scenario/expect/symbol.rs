@@ -12,6 +12,13 @@ pub(super) fn matches(pattern: &Pattern, printed: &str) -> bool {
     spellings(printed).any(|spelling| pattern.is(spelling))
 }
 
+/// The first of the patterns that is not in its place in a call chain: they follow each other there, with any functions
+/// between them.
+pub(super) fn missing<'p>(patterns: &'p [Pattern], chain: &[String]) -> Option<&'p Pattern> {
+    let mut functions = chain.iter();
+    patterns.iter().find(|pattern| !functions.any(|function| matches(pattern, function)))
+}
+
 /// From what was printed down to the bare name.
 fn spellings(printed: &str) -> impl Iterator<Item = &str> {
     let function = printed.split(" [").next().unwrap_or(printed).trim();

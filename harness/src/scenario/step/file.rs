@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Action, FileState, GuestPath, Origin, Read, Run, Spawn, Stop, Trace, WaitFor, Write};
+use super::{Action, Break, FileState, GuestPath, Origin, Read, Run, Spawn, Stop, Trace, WaitFor, Write};
 use crate::scenario::expect::Expect;
 use crate::scenario::model::Timeout;
 use crate::scenario::words::Scalar;
@@ -58,12 +58,15 @@ pub(super) struct Step {
     /// Waits until something is so, up to the step's timeout.
     #[serde(default)]
     wait_for: Option<WaitFor>,
+    /// Puts a breakpoint into the kernel or a test module; what called the function is for `backtrace` in `expect`.
+    #[serde(default, rename = "break")]
+    break_: Option<Break>,
     /// Checks expectations between steps.
     #[serde(default)]
     assert: Option<Box<Expect>>,
 }
 
-const ACTIONS: [&str; 12] = [
+const ACTIONS: [&str; 13] = [
     "trace",
     "load",
     "unload",
@@ -75,6 +78,7 @@ const ACTIONS: [&str; 12] = [
     "write",
     "read",
     "wait-for",
+    "break",
     "assert",
 ];
 
@@ -99,6 +103,7 @@ impl TryFrom<Step> for super::Step {
             step.write.map(Action::Write),
             step.read.map(Action::Read),
             step.wait_for.map(Action::WaitFor),
+            step.break_.map(Action::Break),
             step.assert.map(Action::Assert),
         ];
         let mut actions = actions.into_iter().flatten();

@@ -43,6 +43,7 @@ pub enum Action {
     Write(Write),
     Read(Read),
     WaitFor(WaitFor),
+    Break(Break),
     Assert(Box<Expect>),
 }
 
@@ -61,6 +62,7 @@ impl Action {
             Action::Write(_) => "write",
             Action::Read(_) => "read",
             Action::WaitFor(_) => "wait-for",
+            Action::Break(_) => "break",
             Action::Assert(_) => "assert",
         }
     }
@@ -94,6 +96,7 @@ impl fmt::Display for Action {
             Action::WaitFor(WaitFor::Log(pattern)) => write!(f, " the log: {pattern}"),
             Action::WaitFor(WaitFor::Loaded(module)) => write!(f, " {} to be loaded", module.value),
             Action::WaitFor(WaitFor::Gone(module)) => write!(f, " {} to be gone", module.value),
+            Action::Break(Break { function, .. }) => write!(f, " {}", function.value.0),
             Action::Assert(_) => Ok(()),
         }
     }
@@ -449,6 +452,37 @@ impl<'de> Deserialize<'de> for FileName {
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Puts a breakpoint into the kernel or a test module, with gdb at QEMU's own stub. It goes on with the steps; when the
+/// breakpoint is hit, gdb notes the call chain for `backtrace`, takes the breakpoint out, and lets the guest go on.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(remote = "Self", rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(transform = ShortForm("function"))]
+pub struct Break {
+    /// The function.
+    pub function: Spanned<FunctionName>,
+    /// A test module that is loaded: only calls about it count, those whose first argument is its `struct module`.
+    #[serde(default)]
+    pub module: Option<Spanned<String>>,
+}
+
+short_form!(Break, "function", "a function's name or a map");
+
+/// The name of a function of the kernel's or of a module.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub struct FunctionName(#[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$"))] pub String);
+
+impl<'de> Deserialize<'de> for FunctionName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        match begins && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
+            true => Ok(FunctionName(name)),
+            false => Err(D::Error::custom(format_args!("`{name}` is no name of a function"))),
+        }
     }
 }
 

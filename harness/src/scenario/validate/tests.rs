@@ -209,7 +209,7 @@ expect:
 )]
 #[case::nothing(
     "- name: x",
-    "3:5 the step does nothing; actions are `trace`, `load`, `unload`, `push`, `run`, `spawn`, `stop`, `wait-exit`, `write`, `read`, `wait-for`, `assert`"
+    "3:5 the step does nothing; actions are `trace`, `load`, `unload`, `push`, `run`, `spawn`, `stop`, `wait-exit`, `write`, `read`, `wait-for`, `break`, `assert`"
 )]
 #[case::exit_of_load(
     "- load: refmod\n  expect: { exit: 0 }",
@@ -228,6 +228,15 @@ expect:
     "- read: { path: /x, keep: ../x }",
     "3:29 `../x` is no plain name of a file; write one such as `trace.dat`"
 )]
+#[case::backtrace_of_nothing(
+    "- run: x\n  expect: { backtrace: do_exit }",
+    "4:26 there was no breakpoint; put a step `break: FUNCTION` before"
+)]
+#[case::break_for_what(
+    "- break: { function: module_put, module: refmot }",
+    "3:44 unknown test module `refmot`; did you mean `refmod`?"
+)]
+#[case::break_where("- break: do_exit if 1", "3:12 `do_exit if 1` is no name of a function")]
 #[case::splats_early(
     "- run: x\n  expect: { splats: { kind: warn } }",
     "4:23 `splats` has nothing to look at here; it belongs to the `expect` at the end of the scenario"
@@ -398,5 +407,5 @@ fn the_documentation_is_true() {
         assert!(errors.is_empty(), "{}", yaml::render("docs/scenarios.md", &text, &errors));
         examples += 1;
     }
-    assert_eq!(examples, 6);
+    assert_eq!(examples, 7);
 }

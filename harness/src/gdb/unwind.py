@@ -1,0 +1,114 @@
+"""Unwinds stacks of kernels where gdb alone finds no more than a frame or two: it has no debugging information of them."""
+
+import gdb
+import gdb.unwinder
+
+WORD = 8
+# ORC_REG_* of arch/x86/include/asm/orc_types.h.
+PREV_SP, BP, SP = 1, 4, 5
+# Where struct pt_regs has its registers (arch/x86/include/asm/ptrace.h).
+PT_BP, PT_IP, PT_CS, PT_SP = 32, 128, 136, 152
+
+
+class FrameId:
+    def __init__(self, sp, pc):
+        self.sp, self.pc = sp, pc
+
+
+def read(address, size, order="little", signed=False):
+    memory = gdb.selected_inferior().read_memory(address, size)
+    return int.from_bytes(bytes(memory), order, signed=signed)
+
+
+def register(frame, name):
+    return int(frame.read_register(name)) & (1 << 64) - 1
+
+
+def caller(frame, **saved):
+    """What gdb is told of the frame's caller. One without a program counter is the last."""
+    here = FrameId(frame.read_register("sp"), frame.read_register("pc"))
+    info = frame.create_unwind_info(here)
+    for name, value in saved.items():
+        info.add_saved_register(name, gdb.Value(value).cast(frame.read_register(name).type))
+    return info
+
+
+class BackChain(gdb.unwinder.Unwinder):
+    """Each frame begins with the address of its caller's, which keeps the address to return to at the offset `back`."""
+
+    def __init__(self, order, back):
+        super().__init__("back chain")
+        self.order, self.back = order, back
+
+    def __call__(self, frame):
+        # The innermost function may have no frame yet; that gdb sees from its code.
+        if frame.level() == 0:
+            return None
+        size = frame.read_register("sp").type.sizeof
+        sp = register(frame, "sp")
+        outer = read(sp, size, self.order)
+        # Stacks grow downwards; that of user space is another.
+        if outer <= sp:
+            return caller(frame, r1=outer)
+        return caller(frame, r1=outer, pc=read(outer + self.back, size, self.order))
+
+
+class Orc(gdb.unwinder.Unwinder):
+    """The tables of an x86 kernel (Documentation/arch/x86/orc-unwinder.rst), which keeps no frame pointers.
+
+    `places` and `entries` are the addresses of the kernel's tables, which have `count` entries.
+
+    `call` and `regs` are the kinds of entries behind a call and behind an interrupt, and `kinds` the mask of the kind.
+    """
+
+    def __init__(self, places, entries, count, call, regs, kinds):
+        super().__init__("orc")
+        self.places, self.entries, self.count = places, entries, count
+        self.call, self.regs, self.kinds = call, regs, kinds
+
+    def place(self, index):
+        address = self.places + 4 * index
+        return address + read(address, 4, signed=True)
+
+    def entry(self, pc):
+        """The entry of the last place that is not behind `pc`: offsets of sp and bp, their registers, the kind."""
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) // 2
+            if self.place(middle) <= pc:
+                low = middle + 1
+            else:
+                high = middle
+        # Behind the last place come the modules.
+        if low in (0, self.count):
+            return None
+        address = self.entries + 6 * (low - 1)
+        registers = read(address + 4, 2)
+        return (
+            read(address, 2, signed=True),
+            read(address + 2, 2, signed=True),
+            registers & 15,
+            registers >> 4 & 15,
+            registers >> 8 & self.kinds,
+        )
+
+    def __call__(self, frame):
+        pc, sp, bp = (register(frame, name) for name in ("rip", "rsp", "rbp"))
+        # Behind a call, the place is the call's.
+        entry = self.entry(pc - 1 if frame.level() > 0 else pc)
+        if entry is None:
+            return None
+        sp_offset, bp_offset, sp_register, bp_register, kind = entry
+        if sp_register not in (SP, BP) or kind not in (self.call, self.regs):
+            return None
+        cfa = (sp if sp_register == SP else bp) + sp_offset
+        if kind == self.regs:
+            outer = {"rsp": read(cfa + PT_SP, WORD), "rbp": read(cfa + PT_BP, WORD)}
+            if read(cfa + PT_CS, WORD) & 3:
+                return caller(frame, **outer)
+            return caller(frame, rip=read(cfa + PT_IP, WORD), **outer)
+        if bp_register == PREV_SP:
+            bp = read(cfa + bp_offset, WORD)
+        elif bp_register == BP:
+            bp = read(bp + bp_offset, WORD)
+        return caller(frame, rip=read(cfa - WORD, WORD), rsp=cfa, rbp=bp)
