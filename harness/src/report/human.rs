@@ -112,6 +112,9 @@ impl Human {
                 let _ = write!(line, "\n          {mark}[{:>7.3}s] {}", step.time.as_secs_f64(), step.name);
             }
         }
+        for figure in &report.figures {
+            let _ = write!(line, "\n           {}", printable(&figure.to_string()));
+        }
         self.print(&line);
         if !matches!(kind, Kind::Pass | Kind::Skip) {
             state.bad.push(self.explain(report));

@@ -30,6 +30,7 @@ struct Case {
     ms: u64,
     steps: Vec<Step>,
     subtests: Vec<Subtest>,
+    figures: Vec<Figure>,
     artifacts: Option<String>,
 }
 
@@ -53,6 +54,13 @@ struct Subtest {
     outcome: &'static str,
     reason: Option<String>,
     diagnostics: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    name: String,
+    value: f64,
+    unit: String,
 }
 
 #[derive(Serialize)]
@@ -97,6 +105,15 @@ impl From<&CaseReport> for Case {
                     outcome: test.verdict.name(),
                     reason: test.reason.clone(),
                     diagnostics: test.diagnostics.clone(),
+                })
+                .collect(),
+            figures: report
+                .figures
+                .iter()
+                .map(|figure| Figure {
+                    name: figure.name.clone(),
+                    value: figure.value,
+                    unit: figure.unit.clone(),
                 })
                 .collect(),
             artifacts: report.artifacts.as_ref().map(|dir| dir.display().to_string()),

@@ -103,7 +103,7 @@ fn case(report: &CaseReport) -> TestCase {
     case
 }
 
-/// The steps with their times, and the subtests.
+/// The steps with their times, the subtests, and what was measured.
 fn output(report: &CaseReport) -> String {
     let mut text = String::new();
     for step in &report.steps {
@@ -114,6 +114,9 @@ fn output(report: &CaseReport) -> String {
     for test in &report.subtests.tests {
         let reason = test.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let _ = writeln!(text, "subtest {} {}{reason}", test.verdict.name(), test.name);
+    }
+    for figure in &report.figures {
+        let _ = writeln!(text, "figure {figure}");
     }
     text
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::figures::Figure;
 use super::outcome::{Outcome, Place, Totals};
 use crate::console::Subtests;
 use crate::work::WorkEvent;
@@ -87,6 +88,8 @@ pub struct CaseReport {
     pub steps: Vec<StepReport>,
     /// The results that it printed as KTAP.
     pub subtests: Subtests,
+    /// What it measured.
+    pub figures: Vec<Figure>,
     /// The end of the kernel log, else of the console.
     pub log_tail: Vec<String>,
     /// The folder with its artifacts, where they are kept.

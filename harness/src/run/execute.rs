@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::check::Output;
 use super::event::{CaseId, Event, Reporter, StepReport};
+use super::figures::Figure;
 use super::outcome::{Crash, Failure, Outcome, Phase, Place, Timeout};
 use super::transcript::Transcript;
 use super::{Limits, Session, SessionError};
@@ -99,6 +100,7 @@ pub(super) struct Executor<'a> {
     pub(super) transcript: Transcript,
     reports: Vec<StepReport>,
     subtests: Subtests,
+    pub(super) figures: Vec<Figure>,
 }
 
 /// What remains of a case that was executed.
@@ -109,6 +111,7 @@ pub(super) struct Executed {
     pub(super) transcript: Transcript,
     pub(super) reports: Vec<StepReport>,
     pub(super) subtests: Subtests,
+    pub(super) figures: Vec<Figure>,
 }
 
 impl<'a> Executor<'a> {
@@ -137,6 +140,7 @@ impl<'a> Executor<'a> {
             transcript: Transcript::default(),
             reports: Vec::new(),
             subtests: Subtests::default(),
+            figures: Vec::new(),
         }
     }
 
@@ -173,8 +177,8 @@ impl<'a> Executor<'a> {
             Ok(()) => self.outcome(),
             Err(outcome) => outcome.map(|outcome| *outcome),
         };
-        let Executor { session, transcript, reports, subtests, .. } = self;
-        Executed { outcome, session, transcript, reports, subtests }
+        let Executor { session, transcript, reports, subtests, figures, .. } = self;
+        Executed { outcome, session, transcript, reports, subtests, figures }
     }
 
     /// Lets programs that run beside the steps go on for a time that is drawn: what races comes out one way or the other.

@@ -6,6 +6,7 @@ mod breakpoint;
 mod check;
 mod event;
 mod execute;
+mod figures;
 mod limits;
 mod material;
 mod outcome;
@@ -19,6 +20,7 @@ mod watched;
 
 pub use accel::AccelChoice;
 pub use event::{CaseId, CaseReport, Event, Reporter, Start, StartKind, StepReport};
+pub use figures::Figure;
 pub use limits::Limits;
 pub use outcome::{Crash, Failure, Kind, Outcome, Phase, Place, Timeout, Totals};
 pub use runner::{Options, Runner, bootable, headers};

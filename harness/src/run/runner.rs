@@ -144,6 +144,7 @@ impl<'a> Runner<'a> {
             time: Duration::ZERO,
             steps: Vec::new(),
             subtests: Subtests::default(),
+            figures: Vec::new(),
             log_tail: Vec::new(),
             artifacts: None,
         };
@@ -175,11 +176,12 @@ impl<'a> Runner<'a> {
         let steps = Steps { scenario: &case.scenario, file: &case.path };
         let executor =
             Executor::new(session, &report.id, steps, self.options.limits, self.reporter, case.seed);
-        let Executed { outcome, mut session, transcript, reports, subtests } = executor.run();
+        let Executed { outcome, mut session, transcript, reports, subtests, figures } = executor.run();
         report.time = begun.elapsed();
         report.outcome = outcome.ok_or(Early::Cancelled)?;
         report.steps = reports;
         report.subtests = subtests;
+        report.figures = figures;
         if report.outcome.kind() != Kind::Pass {
             report.log_tail = log_tail(session.guest().streams(), TAIL);
         }

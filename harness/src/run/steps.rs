@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::check::{FILE_LIMIT, Output};
 use super::execute::{Background, Executor, StepError};
+use super::figures;
 use super::session::kernel_name;
 use crate::guest::proto::{Condition, Port, Run, WriteMode};
 use crate::guest::{Answer, Capture, Errno, Finished, UnknownName};
@@ -149,7 +150,15 @@ impl Executor<'_> {
             Ok(finished) if finished.timed_out => {
                 Err(StepError::Late(format!("it still ran\n{}", said(&finished)).trim_end().to_owned()))
             }
-            Ok(finished) => Ok(Output::Program(finished)),
+            Ok(finished) => {
+                if run.figures {
+                    let figures = figures::parse(&finished).map_err(|line| {
+                        StepError::mismatch("stdout", "figures such as `time: 12 us`", format!("`{line}`"))
+                    })?;
+                    self.figures.extend(figures);
+                }
+                Ok(Output::Program(finished))
+            }
             Err(errno) => Err(StepError::mismatch("the program", "to start", errno.to_string())),
         }
     }

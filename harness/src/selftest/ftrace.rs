@@ -193,6 +193,7 @@ fn run(argv: &[&str], cwd: Option<&str>) -> Action {
         stdin: None,
         env: Default::default(),
         cwd: cwd.map(str::to_owned),
+        figures: false,
     })
 }
 

@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("output::a_flood_is_cut_and_memory_stays_bounded", flood),
         trial("output::escapes_and_broken_utf8_do_not_reach_the_terminal", garbage),
         trial("output::a_junit_report_counts_cases_and_has_only_what_xml_allows", junit),
+        trial("output::figures_are_in_each_report_and_a_line_that_is_none_is_a_failure", figures),
         trial("output::a_report_that_cannot_be_written_is_an_error", || {
             let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
             let ended = project.run(&["--junit", "/dev/full"]).finish();
@@ -52,6 +53,29 @@ fn junit() {
         "{description}"
     );
     assert!(matches!(suite.test_cases[2].status, TestCaseStatus::Skipped { .. }), "{text}");
+}
+
+fn figures() {
+    let print = |text: &str| format!("steps:\n  - run: {{ command: [printf, '{text}'], figures: true }}\n");
+    let project = Project::new().scenario("case", &print("time, a call: 12.50 us\\ncalls: 3\\n"));
+    let file = project.path("junit.xml");
+    let ended = project.run(&["--junit", file.to_str().unwrap()]).finish();
+    ended.expect_pass();
+    ended.expect_words(&["time, a call: 12.5 us\n", "calls: 3\n"]);
+    let json = &ended.report()["cases"][0]["figures"];
+    assert_eq!(
+        *json,
+        serde_json::json!([
+            { "name": "time, a call", "value": 12.5, "unit": "us" },
+            { "name": "calls", "value": 3.0, "unit": "" },
+        ])
+    );
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("figure time, a call: 12.5 us"), "{text}");
+
+    let ended = Project::new().scenario("case", &print("calls: 3\\nno figure\\n")).run(&[]).finish();
+    assert_eq!((ended.code, ended.case().outcome()), (Some(1), "fail"), "{ended:#?}");
+    ended.expect_words(&["stdout: expected figures such as `time: 12 us`\n  found `no figure`"]);
 }
 
 /// The most memory that the harness may ever have in use, in MiB: four times what it keeps of a log.

@@ -355,6 +355,9 @@ pub struct Run {
     /// The directory it runs in.
     #[serde(default)]
     pub cwd: Option<String>,
+    /// Whether each line of its standard output is something measured, for reports to show: `time per call: 12.5 us`.
+    #[serde(default)]
+    pub figures: bool,
 }
 
 short_form!(Run, "command", "a command or a map");
