@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::{Map, Value};
+
 use super::capture::Capture;
 use super::proto::{Decoder, Ending, Entry, Hello, Malformed, Port, Reply, Request, TooLong, mark};
 use super::streams::Streams;
@@ -349,6 +351,26 @@ impl Guest {
     pub fn serve_gdb(&mut self, socket: &Path) -> Result<(), Error> {
         let (deadline, cancel) = (self.deadline(), self.cancel.clone());
         Ok(self.vm.serve_gdb(socket, deadline, &cancel)?)
+    }
+
+    /// Plugs a device in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::plug`].
+    pub fn plug(&mut self, driver: &str, id: &str, options: &Map<String, Value>) -> Result<(), Error> {
+        let (deadline, cancel) = (self.deadline(), self.cancel.clone());
+        Ok(self.vm.plug(driver, id, options, deadline, &cancel)?)
+    }
+
+    /// Pulls a device out, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::unplug`].
+    pub fn unplug(&mut self, id: &str) -> Result<(), Error> {
+        let (deadline, cancel) = (self.deadline(), self.cancel.clone());
+        Ok(self.vm.unplug(id, deadline, &cancel)?)
     }
 
     /// Waits until everything that the kernel had logged, or traced, by now has reached the host.

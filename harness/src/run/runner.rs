@@ -276,7 +276,7 @@ impl<'a> Runner<'a> {
             smp: own.smp.map_or(1, |cpus| cpus.0),
             accel,
             fast_firmware: true,
-            devices: Vec::new(),
+            devices: own.devices.iter().map(|device| device.0.clone()).collect(),
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::check::{FILE_LIMIT, Output};
 use super::execute::{Background, Executor, StepError};
 use super::figures;
@@ -38,6 +40,11 @@ impl Executor<'_> {
             Action::Read(read) => return self.read(read),
             Action::WaitFor(wait) => self.wait_for(wait)?,
             Action::Break(breakpoint) => self.set_breakpoint(breakpoint)?,
+            Action::Plug(plug) => self.plug(plug)?,
+            Action::Unplug(name) => {
+                let unplugged = self.guest().unplug(&name.value);
+                plugged(&format!("unplug {}", name.value), unplugged)?;
+            }
             Action::Assert(expect) => match self.check(expect, &Output::Nothing)? {
                 mismatches if mismatches.is_empty() => {}
                 mismatches => return Err(StepError::Mismatch(mismatches)),
@@ -199,6 +206,13 @@ impl Executor<'_> {
         }
     }
 
+    fn plug(&mut self, plug: &step::Plug) -> Result<(), StepError> {
+        let option = |(key, value): (&String, &Scalar)| (key.clone(), json(&value.0));
+        let options = plug.options.iter().map(option).collect();
+        let answer = self.guest().plug(&plug.device, &plug.name.value, &options);
+        plugged(&format!("plug {}", plug.device), answer)
+    }
+
     fn write(&mut self, write: &step::Write) -> Result<(), StepError> {
         let mode = if write.append { WriteMode::Append } else { WriteMode::Truncate };
         let answer = self.guest().write_file(&write.path.0, mode, 0o644, write.text.as_bytes())?;
@@ -281,6 +295,25 @@ impl Executor<'_> {
     }
 }
 
+/// What QEMU refuses, or the guest does not let go of, did not come as expected.
+fn plugged(what: &str, answer: Result<(), crate::guest::Error>) -> Result<(), StepError> {
+    use crate::guest::Error as Guest;
+    use crate::vm::Error;
+    match answer {
+        Err(Guest::Vm(Error::Refused { reason, .. })) => Err(StepError::mismatch(what, "success", reason)),
+        Err(Guest::Vm(Error::Deadline(_))) => Err(StepError::Late("the device was still there".to_owned())),
+        answer => Ok(answer?),
+    }
+}
+
+/// A property's value, as QMP takes it: it tells numbers and truth values from text.
+fn json(value: &str) -> Value {
+    match serde_json::from_str(value) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
+        _ => Value::String(value.to_owned()),
+    }
+}
+
 fn held(path: &str, content: &[u8]) -> String {
     match String::from_utf8_lossy(content).trim() {
         "" => format!("`{path}` was empty or not there"),
@@ -320,6 +353,14 @@ fn parameters(params: &BTreeMap<String, Scalar>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn properties_are_numbers_truth_values_or_text() {
+        assert_eq!(json("none"), Value::from("none"));
+        assert_eq!(json("2"), Value::from(2));
+        assert_eq!(json("true"), Value::from(true));
+        assert_eq!(json("null"), Value::from("null"));
+    }
 
     #[test]
     fn parameters_with_spaces_are_quoted() {

@@ -141,6 +141,35 @@ pub struct Machine {
     /// Memory in MiB.
     #[serde(default)]
     pub memory_mib: Option<u32>,
+    /// Devices of QEMU's besides, each as its `-device` takes it: `qemu-xhci`, a USB bus for `plug`.
+    #[serde(default)]
+    pub devices: OneOrMany<Device>,
+}
+
+/// A device as QEMU's `-device` takes it: its name, and options behind commas.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(inline)]
+pub struct Device(
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]+(,[A-Za-z0-9_.-]+=[A-Za-z0-9_.:-]+)*$"))] pub String,
+);
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let word = |word: &str, also: &str| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+        };
+        let option = |option: &str| {
+            option.split_once('=').is_some_and(|(key, value)| word(key, "_.-") && word(value, "_.:-"))
+        };
+        let mut parts = text.split(',');
+        match parts.next().is_some_and(|name| word(name, "_-")) && parts.all(option) {
+            true => Ok(Device(text)),
+            false => Err(D::Error::custom(format_args!(
+                "`{text}` is no device\nwrite one such as `qemu-xhci` or `qemu-xhci,id=usb`"
+            ))),
+        }
+    }
 }
 
 /// A number of CPUs.

@@ -1,7 +1,7 @@
 //! What the types cannot say: names that must exist, steps that must have gone before, expectations that must have
 //! something to look at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
 use super::Scenario;
@@ -87,6 +87,8 @@ struct Checker<'a> {
     traced: bool,
     /// Whether there was a breakpoint.
     broken: bool,
+    /// The devices that are plugged in.
+    plugged: HashSet<String>,
 }
 
 impl<'a> Checker<'a> {
@@ -97,9 +99,16 @@ impl<'a> Checker<'a> {
             Action::Push(modules) => modules.iter().any(|module| module.origin != Origin::Test),
             _ => false,
         });
-        let diagnostics = Vec::new();
-        let programs = HashMap::new();
-        Checker { context, diagnostics, complete: true, of_kernel, programs, traced: false, broken: false }
+        Checker {
+            context,
+            diagnostics: Vec::new(),
+            complete: true,
+            of_kernel,
+            programs: HashMap::new(),
+            traced: false,
+            broken: false,
+            plugged: HashSet::new(),
+        }
     }
 
     fn error(&mut self, at: Position, message: impl AsRef<str>) {
@@ -198,6 +207,8 @@ impl<'a> Checker<'a> {
                     self.unknown("test module", name, self.context.modules.iter().map(String::as_str));
                 }
             }
+            Action::Plug(plug) => self.plug(&plug.name),
+            Action::Unplug(name) => self.unplug(name),
             Action::Assert(expect) => self.expect(expect, Place::Step),
             Action::Trace(_) | Action::Run(_) | Action::WaitFor(_) => {}
         }
@@ -265,6 +276,20 @@ impl<'a> Checker<'a> {
                 self.error(name.at, format!("no program `{}` was spawned\n{hint}", name.value));
             }
             None => {}
+        }
+    }
+
+    fn plug(&mut self, name: &Spanned<String>) {
+        if self.plugged.contains(&name.value) {
+            self.error(name.at, format!("a device `{}` is plugged in already", name.value));
+        }
+        self.plugged.insert(name.value.clone());
+    }
+
+    fn unplug(&mut self, name: &Spanned<String>) {
+        if !self.plugged.remove(&name.value) && self.complete {
+            let hint = format!("plug it in before this with `plug: {{ name: {}, device: … }}`", name.value);
+            self.error(name.at, format!("no device `{}` is plugged in\n{hint}", name.value));
         }
     }
 

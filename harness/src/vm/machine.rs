@@ -107,6 +107,10 @@ impl Machine {
         for device in &self.devices {
             args.pair("-device", device);
         }
+        if !self.devices.is_empty() {
+            // For a sound device, of these or plugged in later, to play to.
+            args.pair("-audiodev", "none,id=none");
+        }
         match start {
             Start::Kernel(boot) => {
                 args.pair("-kernel", &boot.kernel)
@@ -206,7 +210,9 @@ mod tests {
             assert!(line.contains("share=off,mem-path=/a,,b/ram"), "{line}");
             assert!(line.contains("-incoming defer") && !line.contains("-kernel"), "{line}");
             assert!(
-                line.contains("virtserialport,chardev=trace,name=kmodlab.trace -device qemu-xhci"),
+                line.contains(
+                    "virtserialport,chardev=trace,name=kmodlab.trace -device qemu-xhci -audiodev none,id=none"
+                ),
                 "{line}"
             );
             assert!(!line.contains("-netdev") && !line.contains("-virtfs"), "{line}");

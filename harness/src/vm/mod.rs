@@ -4,6 +4,7 @@ pub mod accel;
 mod gdb;
 mod instance;
 mod machine;
+mod plug;
 mod qmp;
 mod snapshot;
 

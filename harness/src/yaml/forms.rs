@@ -102,7 +102,7 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
 }
 
 /// A list whose only element may be written without the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
 impl<T> Default for OneOrMany<T> {

@@ -87,6 +87,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             assert_eq!((ended.code, ended.case().outcome()), (Some(1), "timeout"), "{ended:#?}");
             ended.expect_words(&["step 2 (run true) did not end within 2s: no breakpoint was hit"]);
         }),
+        trial("host::a_device_that_fits_nowhere_is_a_failure_in_qemus_words", || {
+            let steps = "steps:\n  - plug: { name: disk, device: usb-storage }\n";
+            let ended = Project::new().scenario("case", steps).run(&[]).finish();
+            assert_eq!((ended.code, ended.case().outcome()), (Some(1), "fail"), "{ended:#?}");
+            ended.expect_words(&["plug usb-storage: expected success", "No 'usb-bus' bus found"]);
+        }),
         trial("host::kvm_that_opens_and_fails_is_an_error_where_it_was_asked_for", || {
             let ended = broken_kvm(&["--accel", "kvm"]);
             assert_eq!((ended.code, ended.case().outcome()), (Some(125), "error"), "{ended:#?}");

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Action, Break, FileState, GuestPath, Origin, Read, Run, Spawn, Stop, Trace, WaitFor, Write};
+use super::{
+    Action, Break, FileState, GuestPath, Origin, Plug, Read, Run, Spawn, Stop, Trace, WaitFor, Write,
+};
 use crate::scenario::expect::Expect;
 use crate::scenario::model::Timeout;
 use crate::scenario::words::Scalar;
@@ -61,12 +63,18 @@ pub(super) struct Step {
     /// Puts a breakpoint into the kernel or a test module; what called the function is for `backtrace` in `expect`.
     #[serde(default, rename = "break")]
     break_: Option<Break>,
+    /// Plugs a device of QEMU's into the running guest.
+    #[serde(default)]
+    plug: Option<Plug>,
+    /// Pulls a device that was plugged in out, and waits until it is gone.
+    #[serde(default)]
+    unplug: Option<Spanned<String>>,
     /// Checks expectations between steps.
     #[serde(default)]
     assert: Option<Box<Expect>>,
 }
 
-const ACTIONS: [&str; 13] = [
+const ACTIONS: [&str; 15] = [
     "trace",
     "load",
     "unload",
@@ -79,6 +87,8 @@ const ACTIONS: [&str; 13] = [
     "read",
     "wait-for",
     "break",
+    "plug",
+    "unplug",
     "assert",
 ];
 
@@ -104,6 +114,8 @@ impl TryFrom<Step> for super::Step {
             step.read.map(Action::Read),
             step.wait_for.map(Action::WaitFor),
             step.break_.map(Action::Break),
+            step.plug.map(Action::Plug),
+            step.unplug.map(Action::Unplug),
             step.assert.map(Action::Assert),
         ];
         let mut actions = actions.into_iter().flatten();

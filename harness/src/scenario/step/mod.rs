@@ -44,6 +44,8 @@ pub enum Action {
     Read(Read),
     WaitFor(WaitFor),
     Break(Break),
+    Plug(Plug),
+    Unplug(Spanned<String>),
     Assert(Box<Expect>),
 }
 
@@ -63,6 +65,8 @@ impl Action {
             Action::Read(_) => "read",
             Action::WaitFor(_) => "wait-for",
             Action::Break(_) => "break",
+            Action::Plug(_) => "plug",
+            Action::Unplug(_) => "unplug",
             Action::Assert(_) => "assert",
         }
     }
@@ -97,6 +101,7 @@ impl fmt::Display for Action {
             Action::WaitFor(WaitFor::Loaded(module)) => write!(f, " {} to be loaded", module.value),
             Action::WaitFor(WaitFor::Gone(module)) => write!(f, " {} to be gone", module.value),
             Action::Break(Break { function, .. }) => write!(f, " {}", function.value.0),
+            Action::Plug(Plug { name, .. }) | Action::Unplug(name) => write!(f, " {}", name.value),
             Action::Assert(_) => Ok(()),
         }
     }
@@ -472,6 +477,19 @@ pub struct Break {
 }
 
 short_form!(Break, "function", "a function's name or a map");
+
+/// Plugs a device of QEMU's into the running guest, where the machine has a bus for it.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Plug {
+    /// What `unplug` calls it.
+    pub name: Spanned<String>,
+    /// What QEMU calls it: `usb-audio`.
+    pub device: String,
+    /// Its properties: `{ audiodev: none }`.
+    #[serde(default)]
+    pub options: BTreeMap<String, Scalar>,
+}
 
 /// The name of a function of the kernel's or of a module.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]

@@ -209,7 +209,7 @@ expect:
 )]
 #[case::nothing(
     "- name: x",
-    "3:5 the step does nothing; actions are `trace`, `load`, `unload`, `push`, `run`, `spawn`, `stop`, `wait-exit`, `write`, `read`, `wait-for`, `break`, `assert`"
+    "3:5 the step does nothing; actions are `trace`, `load`, `unload`, `push`, `run`, `spawn`, `stop`, `wait-exit`, `write`, `read`, `wait-for`, `break`, `plug`, `unplug`, `assert`"
 )]
 #[case::exit_of_load(
     "- load: refmod\n  expect: { exit: 0 }",
@@ -237,6 +237,14 @@ expect:
     "3:44 unknown test module `refmot`; did you mean `refmod`?"
 )]
 #[case::break_where("- break: do_exit if 1", "3:12 `do_exit if 1` is no name of a function")]
+#[case::unplug_what(
+    "- unplug: disk",
+    "3:13 no device `disk` is plugged in; plug it in before this with `plug: { name: disk, device: … }`"
+)]
+#[case::plug_twice(
+    "- plug: { name: x, device: usb-kbd }\n- plug: { name: x, device: usb-kbd }",
+    "4:19 a device `x` is plugged in already"
+)]
 #[case::splats_early(
     "- run: x\n  expect: { splats: { kind: warn } }",
     "4:23 `splats` has nothing to look at here; it belongs to the `expect` at the end of the scenario"
@@ -311,6 +319,10 @@ fn an_error_says_where_and_what(#[case] steps: &str, #[case] expected: &str) {
 #[case(
     "name: x\npackages: Kmod\nsteps: [{ run: x }]",
     &["2:11 `Kmod` is no name of Debian's: lower-case letters, digits, `+`, `-` and `.`"]
+)]
+#[case(
+    "name: x\nmachine: { devices: 'qemu-xhci -netdev user' }\nsteps: [{ run: x }]",
+    &["2:21 `qemu-xhci -netdev user` is no device; write one such as `qemu-xhci` or `qemu-xhci,id=usb`"]
 )]
 #[case("name: x\nmachine: { smp: 0 }\nsteps: [{ run: x }]", &["2:17 expected 1 to 8 CPUs, found 0"])]
 #[case(
