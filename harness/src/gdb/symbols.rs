@@ -32,6 +32,9 @@ pub struct Orc {
 /// What marks the kernel's own ORC tables (`include/asm-generic/vmlinux.lds.h`).
 const ORC: [&str; 3] = ["__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind"];
 
+/// A kernel's names are not longer, in bytes (`include/linux/kallsyms.h`, `KSYM_NAME_LEN`).
+const LONGEST_NAME: usize = 512;
+
 impl Symbols {
     /// Reads the text of `/proc/kallsyms`. Lines that are none of its are left out, and so are functions whose address is
     /// hidden.
@@ -50,7 +53,8 @@ impl Symbols {
             if let Some(index) = ORC.iter().position(|mark| *mark == name) {
                 symbols.orc[index] = Some(address);
             }
-            if matches!(kind, "t" | "T" | "w" | "W") && name.chars().all(|c| c.is_ascii_graphic()) {
+            let good = name.len() <= LONGEST_NAME && name.chars().all(|c| c.is_ascii_graphic());
+            if good && matches!(kind, "t" | "T" | "w" | "W") {
                 symbols.functions.entry(module.to_owned()).or_default().push((address, name.to_owned()));
             }
         }

@@ -27,7 +27,7 @@ impl Executor<'_> {
         let debugger = Debugger::start(folder, &breakpoint)
             .map_err(|error| StepError::Host(crate::error::chain(&error)))?;
         self.debugger = Some(debugger);
-        match self.hear_debugger(Debugger::is_ready)? {
+        match self.hear_debugger(Debugger::is_ready, "gdb has not attached")? {
             true => Ok(()),
             false => Err(StepError::mismatch(&format!("break {function}"), "a breakpoint", self.gdb_said())),
         }
@@ -35,7 +35,7 @@ impl Executor<'_> {
 
     /// The call chain that the last breakpoint was hit in, which is waited for up to the end of the step.
     pub(super) fn backtrace(&mut self) -> Result<Vec<String>, StepError> {
-        self.hear_debugger(|_| false)?;
+        self.hear_debugger(|_| false, "no breakpoint was hit")?;
         let said = self.gdb_said();
         match gdb::frames(&said) {
             frames if frames.is_empty() => Err(StepError::mismatch("breakpoint", "to be hit", said)),
@@ -47,8 +47,8 @@ impl Executor<'_> {
         self.debugger.as_ref().map(Debugger::text).unwrap_or_default()
     }
 
-    /// Takes what gdb says until `enough`, or else to its end; whether it was enough.
-    fn hear_debugger(&mut self, enough: fn(&Debugger) -> bool) -> Result<bool, StepError> {
+    /// Takes what gdb says until `enough`, or else to its end; whether it was enough. `late` is what a timeout means.
+    fn hear_debugger(&mut self, enough: fn(&Debugger) -> bool, late: &str) -> Result<bool, StepError> {
         let deadline = Instant::now() + self.left();
         let heard = loop {
             let Some(debugger) = &mut self.debugger else { return Ok(false) };
@@ -64,9 +64,7 @@ impl Executor<'_> {
             guest.vm().watch(None);
             match pumped {
                 Ok(()) => {}
-                Err(guest::Error::Deadline) => {
-                    break Err(StepError::Late("no breakpoint was hit".to_owned()));
-                }
+                Err(guest::Error::Deadline) => break Err(StepError::Late(late.to_owned())),
                 Err(error) => break Err(error.into()),
             }
         };

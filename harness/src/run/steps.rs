@@ -8,7 +8,7 @@ use super::check::{FILE_LIMIT, Output};
 use super::execute::{Background, Executor, StepError};
 use super::figures;
 use super::session::kernel_name;
-use crate::guest::proto::{Condition, Port, Run, WriteMode};
+use crate::guest::proto::{Condition, Ending, Port, Run, WriteMode};
 use crate::guest::{Answer, Capture, Errno, Finished, UnknownName};
 use crate::scenario::Scalar;
 use crate::scenario::step::{
@@ -158,7 +158,8 @@ impl Executor<'_> {
                 Err(StepError::Late(format!("it still ran\n{}", said(&finished)).trim_end().to_owned()))
             }
             Ok(finished) => {
-                if run.figures {
+                // Of a program that failed, that comes first.
+                if run.figures && finished.ending == Ending::Exited(0) {
                     let figures = figures::parse(&finished).map_err(|line| {
                         StepError::mismatch("stdout", "figures such as `time: 12 us`", format!("`{line}`"))
                     })?;
