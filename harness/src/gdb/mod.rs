@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use fs_err as fs;
-use tempfile::TempDir;
 
 pub use self::symbols::{Orc, Symbols};
 use crate::arch::Arch;
+use crate::image::cache::Scratch;
 use crate::process::{self, Command, Process};
 
 /// The debugger: one for all architectures. The Debian package has the same name.
@@ -85,7 +85,7 @@ impl Module {
 /// A private folder with what gdb reads to attach to a guest, and the socket that it attaches at.
 #[derive(Debug)]
 pub struct Folder {
-    dir: TempDir,
+    dir: Scratch,
     arch: Arch,
     /// The addresses of loaded modules' `struct module`, by name.
     modules: BTreeMap<String, u64>,
@@ -101,14 +101,14 @@ impl Folder {
         if target.symbols.is_empty() {
             return Err(Error::NoSymbols);
         }
-        let dir = tempfile::Builder::new().prefix("kmodlab-gdb-").tempdir()?;
+        let dir = Scratch::temporary()?;
         let loaded = target.modules.iter().filter(|module| !module.sections.is_empty());
         let known: Vec<&str> = loaded.map(|module| module.name.as_str()).collect();
-        fs::write(dir.path().join("kernel"), target.symbols.elf(target.arch, &known)?)?;
-        fs::write(dir.path().join("unwind.py"), UNWINDER)?;
+        fs::write(dir.join("kernel"), target.symbols.elf(target.arch, &known)?)?;
+        fs::write(dir.join("unwind.py"), UNWINDER)?;
         for module in &target.modules {
             let elf = module::without_addresses(fs::read(&module.file)?);
-            fs::write(dir.path().join(format!("{}.ko", module.name)), elf)?;
+            fs::write(dir.join(format!("{}.ko", module.name)), elf)?;
         }
         let address = |module: &Module| Some((module.name.clone(), module.address()?));
         let modules = target.modules.iter().filter_map(address).collect();
@@ -119,7 +119,7 @@ impl Folder {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// The address of the kernel's `struct module` of a module that is loaded and of which there is a file.

@@ -22,6 +22,22 @@ pub(crate) fn trials() -> Vec<Trial> {
         interrupted("sigint_in_a_boot", Signal::INT, BOOT),
         interrupted("sigterm_in_a_build", Signal::TERM, BUILD),
         killed("in_a_step", STEP),
+        trial("signals::sigkill_at_a_breakpoint_leaves_nothing", || {
+            let project = Project::new()
+                .scenario(
+                    "waits",
+                    "steps:\n  - load: fault\n  - break: vfs_statx\n  - run: sleep 1000\n    timeout: 50m\n",
+                )
+                .scenario("passes", "steps:\n  - load: fault\n");
+            let temporary = tempfile::tempdir().unwrap();
+            let run = project.run(&["waits"]).env("TMPDIR", temporary.path()).start();
+            run.wait_for_process("attach.gdb");
+            run.end_by(Signal::KILL);
+            let left = || fs::read_dir(temporary.path()).unwrap().count();
+            assert_eq!(left(), 1);
+            project.run(&["passes"]).env("TMPDIR", temporary.path()).finish().expect_pass();
+            assert_eq!(left(), 0);
+        }),
         killed("while_a_snapshot_is_made", BOOT),
         killed("while_a_module_is_built", BUILD),
     ]

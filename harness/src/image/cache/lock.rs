@@ -1,11 +1,14 @@
 //! Locks of files and directories (flock(2)), and the directories that are guarded by one while they are filled.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
+
+/// How the names of directories begin that lie among others' temporary files.
+const TEMPORARY: &str = "kmodlab-scratch-";
 
 /// A file or directory whose lock is let go of when this is dropped.
 ///
@@ -52,8 +55,23 @@ pub struct Scratch {
 
 impl Scratch {
     pub(super) fn new(tmp: &Path) -> io::Result<Self> {
+        Scratch::with_prefix(tmp, "")
+    }
+
+    /// One in the system's directory for temporary files, whose path is short enough for sockets: 108 bytes (unix(7)).
+    /// Nobody else can enter it. Should this process be killed, it is swept when a cache is opened next.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub fn temporary() -> io::Result<Self> {
+        Scratch::with_prefix(&std::env::temp_dir(), TEMPORARY)
+    }
+
+    fn with_prefix(tmp: &Path, prefix: &str) -> io::Result<Self> {
         loop {
-            let path = tempfile::Builder::new().prefix("").tempdir_in(tmp)?.keep();
+            let private = std::fs::Permissions::from_mode(0o700);
+            let path = tempfile::Builder::new().prefix(prefix).permissions(private).tempdir_in(tmp)?.keep();
             let Ok(dir) = fs::File::open(&path) else { continue };
             // A sweeper may have come before the lock: then the directory is gone, or about to go.
             if dir.file().try_lock().is_err() {
@@ -84,9 +102,19 @@ impl Drop for Scratch {
     }
 }
 
+/// Removes what [`Scratch::temporary`] made for processes that were killed. What cannot be removed now is left for later:
+/// others' directories lie there as well.
+pub(super) fn sweep_temporary() {
+    let _ = sweep_prefix(&std::env::temp_dir(), TEMPORARY);
+}
+
 /// Removes the directories in `tmp` that nobody holds.
 pub(super) fn sweep(tmp: &Path) -> io::Result<()> {
-    for name in super::subdirectories(tmp)? {
+    sweep_prefix(tmp, "")
+}
+
+fn sweep_prefix(tmp: &Path, prefix: &str) -> io::Result<()> {
+    for name in super::subdirectories(tmp)?.into_iter().filter(|name| name.starts_with(prefix)) {
         let path = tmp.join(name);
         let Ok(dir) = fs::File::open(&path) else { continue };
         if dir.file().try_lock().is_err() {

@@ -195,6 +195,7 @@ impl Cache {
         let cache = Cache { root: std::path::absolute(root)?, watch };
         fs::create_dir_all(cache.root.join(TMP))?;
         lock::sweep(&cache.root.join(TMP))?;
+        lock::sweep_temporary();
         Ok(cache)
     }
 
