@@ -157,7 +157,7 @@ fn archive(cancel: &Cancel) -> Finding {
 
 fn kvm(arch: Arch, cancel: &Cancel) -> Finding {
     let state = match accel::try_kvm(arch, cancel) {
-        Ok(Ok(())) => State::Good("a virtual cpu runs".into()),
+        Ok(Ok(())) => State::Good("a virtual cpu runs; a run tries whether its images boot, too".into()),
         Ok(Err(trouble)) => State::Note(format!("TCG is used, which is slower: {trouble}")),
         Err(error) => State::Note(format!("TCG is used, which is slower: {error}")),
     };

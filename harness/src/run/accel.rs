@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use fs_err as fs;
 
-use super::start::binary_identity;
-use crate::arch::Arch;
+use super::start::{Bootable, StartError, Starter, binary_identity};
 use crate::image::cache::{self, KeyBuilder};
 use crate::lab::Lab;
-use crate::vm::{self, Accel};
+use crate::vm::{self, Accel, Machine};
+use crate::work::Work;
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,11 +23,11 @@ pub enum AccelChoice {
     Tcg,
 }
 
-/// Decides, once for each architecture.
+/// Decides, once for each image.
 pub(super) struct Accelerators<'a> {
     choice: AccelChoice,
     lab: &'a Lab,
-    known: Mutex<HashMap<&'static str, Result<Accel, String>>>,
+    known: Mutex<HashMap<String, Result<Accel, String>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ enum Trial {
     Cache(#[from] cache::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
 impl<'a> Accelerators<'a> {
@@ -46,21 +48,31 @@ impl<'a> Accelerators<'a> {
         Accelerators { choice, lab, known: Mutex::default() }
     }
 
-    /// Who runs the guests of an architecture.
+    /// Who runs the guests of an image, which boots in `machine`.
     ///
     /// # Errors
     ///
     /// Why KVM, where it was asked for, does not serve.
-    pub(super) fn of(&self, arch: Arch) -> Result<Accel, String> {
+    pub(super) fn of(
+        &self,
+        machine: &Machine,
+        bootable: &Bootable,
+        starter: &Starter<'_>,
+    ) -> Result<Accel, String> {
         if self.choice == AccelChoice::Tcg {
             return Ok(Accel::Tcg);
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(arch.name).or_insert_with(|| self.decide(arch)).clone()
+        if let Some(known) = known.get(&bootable.image) {
+            return known.clone();
+        }
+        let decided = self.decide(machine, bootable, starter);
+        known.insert(bootable.image.clone(), decided.clone());
+        decided
     }
 
-    fn decide(&self, arch: Arch) -> Result<Accel, String> {
-        let trouble = match self.try_kvm(arch) {
+    fn decide(&self, machine: &Machine, bootable: &Bootable, starter: &Starter<'_>) -> Result<Accel, String> {
+        let trouble = match self.try_kvm(machine, bootable, starter) {
             Ok(None) => return Ok(Accel::Kvm),
             Ok(Some(trouble)) => trouble,
             Err(error) => error.to_string(),
@@ -73,19 +85,41 @@ impl<'a> Accelerators<'a> {
         }
     }
 
-    /// Why KVM does not serve, if it does not. The answer of a trial is remembered until QEMU changes or the host is
-    /// started anew.
-    fn try_kvm(&self, arch: Arch) -> Result<Option<String>, Trial> {
+    /// Why KVM does not serve, if it does not. The answer of a trial is remembered until QEMU or the kernel changes or
+    /// the host is started anew.
+    ///
+    /// A virtual cpu that runs is not enough: there are hypervisors whose KVM runs a firmware and, in a kernel, stops for
+    /// ever at an instruction that it cannot emulate. So the image itself is booted.
+    fn try_kvm(
+        &self,
+        machine: &Machine,
+        bootable: &Bootable,
+        starter: &Starter<'_>,
+    ) -> Result<Option<String>, Trial> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-        let key = KeyBuilder::new(format!("KVM for {arch}"))
-            .part("qemu", binary_identity(arch.qemu))
+        let key = KeyBuilder::new(format!("KVM for {}", bootable.image))
+            .part("method", "2")
+            .part("qemu", binary_identity(machine.arch.qemu))
+            .part("kernel", bootable.boot.kernel.to_string_lossy().as_ref())
             .part("boot", boot)
             .part("device", if device { "opens" } else { "does not open" })
             .finish();
         let entry = self.lab.cache().entry("kvm", &key, self.lab.cancel(), |dir| -> Result<(), Trial> {
-            let answer = vm::accel::try_kvm(arch, self.lab.cancel())?;
-            fs::write(dir.join("answer"), answer.err().map(|no| no.to_string()).unwrap_or_default())?;
+            let answer = match vm::accel::try_kvm(machine.arch, self.lab.cancel())? {
+                Err(no) => no.to_string(),
+                Ok(()) => {
+                    let _work = Work::begin(self.lab.watch(), format!("try KVM with {}", bootable.image));
+                    match starter.try_boot(&Machine { accel: Accel::Kvm, ..machine.clone() }, bootable) {
+                        Ok(()) => String::new(),
+                        Err(error) if error.cancelled => return Err(error.into()),
+                        Err(error) => {
+                            format!("a virtual cpu runs, but {} does not boot: {error}", bootable.image)
+                        }
+                    }
+                }
+            };
+            fs::write(dir.join("answer"), answer)?;
             Ok(())
         })?;
         let answer = fs::read_to_string(entry.join("answer"))?;

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// From QEMU's start until a booting guest's agent answers.
     pub boot: Duration,
+    /// As [`Limits::boot`], where it is tried whether KVM serves.
+    pub kvm_trial: Duration,
     /// From QEMU's start until a restored guest's agent answers.
     pub restore: Duration,
     /// Saving a snapshot.
@@ -24,6 +26,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             boot: Duration::from_secs(120),
+            kvm_trial: Duration::from_secs(20),
             restore: Duration::from_secs(30),
             save: Duration::from_secs(30),
             step: Duration::from_secs(30),
@@ -39,6 +42,7 @@ impl Limits {
     pub fn scaled(self, factor: f64) -> Self {
         Limits {
             boot: self.boot.mul_f64(factor),
+            kvm_trial: self.kvm_trial.mul_f64(factor),
             restore: self.restore.mul_f64(factor),
             save: self.save.mul_f64(factor),
             step: self.step.mul_f64(factor),

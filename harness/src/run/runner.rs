@@ -22,7 +22,7 @@ use crate::module::{self, Builder, Built, Headers, Sources};
 use crate::scenario::KernelFacts;
 use crate::scenario::expand::Case;
 use crate::scenario::step::Origin;
-use crate::vm::{Boot, Machine};
+use crate::vm::{Accel, Boot, Machine};
 
 /// How cases are run.
 #[derive(Debug, Clone)]
@@ -205,16 +205,7 @@ impl<'a> Runner<'a> {
         let image = self.image(image, &[])?;
         let names: Vec<String> = modules.iter().map(|&name| name.to_owned()).collect();
         let material = self.build(&image, &names, &[]).map_err(|error| crate::error::chain(&error))?;
-        let spec = &image.prepared.spec;
-        let accel = self.accelerators.of(spec.arch)?;
-        let machine = Machine {
-            arch: spec.arch,
-            memory_mib: spec.memory.mib(),
-            smp: 1,
-            accel,
-            fast_firmware: true,
-            devices: Vec::new(),
-        };
+        let machine = self.plain_machine(&image)?;
         let (guest, start) = self.starter.start(&machine, &bootable(&image.prepared)).map_err(|error| {
             let console = last_lines(&error.console, TAIL).join("\n  ");
             format!("the guest does not start: {error}\nthe end of the console:\n  {console}")
@@ -268,16 +259,29 @@ impl<'a> Runner<'a> {
     }
 
     fn machine(&self, image: &Image, case: &Case) -> Result<Machine, String> {
-        let (spec, own) = (&image.prepared.spec, &case.scenario.machine);
-        let accel = self.accelerators.of(spec.arch)?;
+        let own = &case.scenario.machine;
+        let plain = self.plain_machine(image)?;
         Ok(Machine {
-            arch: spec.arch,
-            memory_mib: own.memory_mib.unwrap_or(spec.memory.mib()),
-            smp: own.smp.map_or(1, |cpus| cpus.0),
-            accel,
-            fast_firmware: true,
+            memory_mib: own.memory_mib.unwrap_or(plain.memory_mib),
+            smp: own.smp.map_or(plain.smp, |cpus| cpus.0),
             devices: own.devices.iter().map(|device| device.0.clone()).collect(),
+            ..plain
         })
+    }
+
+    /// The machine of an image for cases that ask for nothing special.
+    fn plain_machine(&self, image: &Image) -> Result<Machine, String> {
+        let spec = &image.prepared.spec;
+        let machine = Machine {
+            arch: spec.arch,
+            memory_mib: spec.memory.mib(),
+            smp: 1,
+            accel: Accel::Tcg,
+            fast_firmware: true,
+            devices: Vec::new(),
+        };
+        let accel = self.accelerators.of(&machine, &bootable(&image.prepared), &self.starter)?;
+        Ok(Machine { accel, ..machine })
     }
 
     /// Builds the modules that a case names.

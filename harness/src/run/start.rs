@@ -109,6 +109,16 @@ impl<'a> Starter<'a> {
         }
     }
 
+    /// Boots a guest, for no longer than a boot under KVM may take, and ends it.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not boot.
+    pub(super) fn try_boot(&self, machine: &Machine, bootable: &Bootable) -> Result<(), StartError> {
+        let vm = Vm::start(machine, vm::Start::Kernel(&bootable.boot), Memory::Anonymous).map_err(no_vm)?;
+        self.greet(vm, self.limits.kvm_trial).map(drop)
+    }
+
     /// Boots a guest.
     fn boot(
         &self,

@@ -102,6 +102,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             let ended = broken_kvm(&[]);
             assert_eq!(ended.expect_pass().start(), Some("cold"));
         }),
+        trial("host::kvm_that_runs_a_cpu_and_boots_no_kernel_is_not_used", || {
+            let ended = kvm_without_kernels(&[]);
+            assert_eq!(ended.expect_pass().start(), Some("cold"));
+            let ended = kvm_without_kernels(&["--accel", "kvm"]);
+            assert_eq!((ended.code, ended.case().outcome()), (Some(125), "error"), "{ended:#?}");
+            ended.expect_words(&["KVM does not serve: a virtual cpu runs, but ", " does not boot: "]);
+        }),
         trial("host::kvm_as_it_is_here_serves_or_is_said_not_to", || {
             let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
             let ended = project.run(&["--accel", "kvm"]).finish();
@@ -163,14 +170,24 @@ impl Reporter for Killer {
 
 /// Runs a case with a QEMU whose KVM fails as it does where a hypervisor offers KVM and not all that it takes.
 fn broken_kvm(args: &[&str]) -> crate::project::Ended {
+    with_kvm("*' -accel kvm '*)\n    echo 'failed to set an MSR' >&2\n    kill -ABRT $$", args)
+}
+
+/// Runs a case with a QEMU whose KVM runs a firmware, and ends at a kernel, as it does where a hypervisor's KVM cannot
+/// run all instructions.
+fn kvm_without_kernels(args: &[&str]) -> crate::project::Ended {
+    let arms = "*' -accel kvm '*' -kernel '*)\n    exit 1 ;;\n*' -accel kvm '*)\n    \
+                set -- $(echo \"$*\" | sed 's/-accel kvm/-accel tcg/; s/-cpu host/-cpu max/')";
+    with_kvm(arms, args)
+}
+
+/// Runs a case with a QEMU in whose stead a shell's `case` decides, given arms on the arguments.
+fn with_kvm(arms: &str, args: &[&str]) -> crate::project::Ended {
     let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
     let qemu = common::arch(IMAGE).qemu;
     let real = kmodlab::process::find(qemu).unwrap();
     let path = path_without(&project, &[qemu]);
-    let script = format!(
-        "#!/bin/sh\ncase \" $* \" in\n*' -accel kvm '*)\n    echo 'failed to set an MSR' >&2\n    kill -ABRT $$\nesac\nexec {} \"$@\"\n",
-        real.display()
-    );
+    let script = format!("#!/bin/sh\ncase \" $* \" in\n{arms}\nesac\nexec {} \"$@\"\n", real.display());
     let file = path.join(qemu);
     fs::write(&file, script).unwrap();
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
