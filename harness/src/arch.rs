@@ -50,6 +50,10 @@ pub struct Row {
     pub libc_package: &'static str,
     /// kbuild's `ARCH`.
     pub kbuild: &'static str,
+    /// The file that QEMU boots, below the folder in which a kernel was built; its name is that of its target in kbuild.
+    pub boot_file: &'static str,
+    /// The options that a kernel needs for the machine, as a fragment of a configuration.
+    pub kconfig: &'static str,
     /// `e_machine` of the architecture's ELF files (`include/uapi/linux/elf-em.h`).
     pub elf_machine: u16,
     /// Whether numbers in memory begin with their most significant byte.
@@ -89,6 +93,8 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-x86-64-linux-gnu",
         libc_package: "libc6-dev-amd64-cross",
         kbuild: "x86",
+        boot_file: "arch/x86/boot/bzImage",
+        kconfig: include_str!("../../images/kconfig/x86_64.config"),
         elf_machine: 62,
         big_endian: false,
         gdb_argument: "$rdi",
@@ -114,6 +120,8 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-arm-linux-gnueabihf",
         libc_package: "libc6-dev-armhf-cross",
         kbuild: "arm",
+        boot_file: "arch/arm/boot/zImage",
+        kconfig: include_str!("../../images/kconfig/arm.config"),
         elf_machine: 40,
         big_endian: false,
         gdb_argument: "$r0",
@@ -141,6 +149,8 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-powerpc64le-linux-gnu",
         libc_package: "libc6-dev-ppc64el-cross",
         kbuild: "powerpc",
+        boot_file: "vmlinux",
+        kconfig: include_str!("../../images/kconfig/ppc64le.config"),
         elf_machine: 21,
         big_endian: false,
         gdb_argument: "$r3",

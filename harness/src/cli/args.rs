@@ -70,6 +70,11 @@ pub(super) enum Subcommand {
     Shell(ShellArgs),
     /// Say what this machine lacks, and the remedy
     Doctor(Doctor),
+    /// Print the options that a kernel needs for an architecture's guests, as a fragment of its configuration
+    Kconfig {
+        /// The architecture
+        arch: Arch,
+    },
     /// Print the JSON Schema of scenario files
     Schema,
     /// List images and the cache; fill and empty the cache

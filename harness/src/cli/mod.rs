@@ -7,6 +7,7 @@ mod blame_live;
 mod check;
 mod doctor;
 mod image;
+mod kernel;
 mod list;
 mod module;
 mod run;
@@ -125,6 +126,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
         Subcommand::Blame(args) => blame::blame(context, &args),
         Subcommand::Shell(args) => shell::shell(context, &args),
         Subcommand::Doctor(args) => doctor::doctor(context, &args),
+        Subcommand::Kconfig { arch } => Ok(kernel::kconfig(arch)),
         Subcommand::Schema => schema::schema(),
         Subcommand::Image(command) => image::image(context, &command),
         Subcommand::Module(command) => module::module(context, &command),
