@@ -2,6 +2,8 @@
 //!
 //! Pure: a [`ModuleLedger`] in, an [`Answer`] out. `report` makes text of it.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::guest::Errno;
@@ -51,6 +53,18 @@ impl Verdict {
     }
 }
 
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Free => "free",
+            Verdict::Unloaded => "unloaded",
+            Verdict::Held => "held",
+            Verdict::Overdrawn => "overdrawn",
+            Verdict::Unclear => "unclear",
+        })
+    }
+}
+
 /// What holds a module now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Present {
@@ -60,6 +74,28 @@ pub struct Present {
     pub left_over: Option<i64>,
     /// How many more holders there are than are listed.
     pub cut: u64,
+}
+
+impl Present {
+    /// What a scan found, joined with who took what is out. The kernel keeps no reference for a thread; one that the thread
+    /// took itself it has until it gives it back.
+    pub fn new(scan: &Scan, ledger: Option<&ModuleLedger>) -> Self {
+        let mut present =
+            Present { holders: scan.holders.clone(), left_over: scan.left_over(), cut: scan.cut };
+        let outstanding = ledger.map(|ledger| ledger.outstanding.as_slice()).unwrap_or_default();
+        for holder in present.holders.iter_mut().filter(|holder| holder.kind == Kind::Thread) {
+            let Some(pid) = holder.task.as_ref().and_then(|task| i32::try_from(task.pid).ok()) else {
+                continue;
+            };
+            let own = outstanding.iter().filter(|held| held.taken_by.pid == pid).count();
+            // The count is the kernel's; a trace with gaps may show more than there are.
+            let left = present.left_over.map_or(0, |left| left.max(0));
+            let own = i64::try_from(own).unwrap_or(i64::MAX).min(left);
+            holder.references = u32::try_from(own).ok();
+            present.left_over = present.left_over.map(|left| left - own);
+        }
+        present
+    }
 }
 
 /// What came of an attempt to remove a module.
@@ -88,7 +124,7 @@ impl Answer {
     /// The answer with what a scan found to hold the module now.
     #[must_use]
     pub fn with_scan(self, scan: &Scan) -> Self {
-        let present = Present { holders: scan.holders.clone(), left_over: scan.left_over(), cut: scan.cut };
+        let present = Present::new(scan, Some(&self.ledger));
         let sentence = match self.verdict {
             Verdict::Held => format!("{}; {}", self.sentence, now(&present)),
             _ => self.sentence,

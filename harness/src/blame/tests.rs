@@ -83,6 +83,28 @@ fn the_present_holder_is_joined_with_who_took_it() {
 }
 
 #[test]
+fn what_a_kernel_thread_took_it_has() {
+    let trace = "  insmod-5  [000] .....  1.0: module_load: m OE\n  \
+                   worker-6  [000] .....  1.1: module_get: m call_site=worker refcnt=3\n  \
+                   insmod-5  [000] .....  1.2: module_put: m call_site=do_init_module refcnt=2\n  \
+                   worker-6  [000] .....  1.3: module_get: m call_site=worker refcnt=3\n";
+    let thread = |pid, left| {
+        format!(
+            "refscan 1 module=m state=live use=3\nholder kind=thread via=function refs=0 pid={pid} tid={pid} comm=worker \
+             function=worker [m]\nend shown=1 cut=0 refs=0 use={left}\n"
+        )
+    };
+    let own = answer(trace, "m").with_scan(&Scan::parse(&thread(6, 3)).unwrap());
+    let present = own.present.unwrap();
+    assert_eq!((present.holders[0].references, present.left_over), (Some(2), Some(1)));
+    assert!(own.sentence.contains("now `worker[6]` runs `worker"), "{}", own.sentence);
+    let other = answer(trace, "m").with_scan(&Scan::parse(&thread(7, 2)).unwrap()).present.unwrap();
+    assert_eq!((other.holders[0].references, other.left_over), (Some(0), Some(2)));
+    let fewer = answer(trace, "m").with_scan(&Scan::parse(&thread(6, 1)).unwrap()).present.unwrap();
+    assert_eq!((fewer.holders[0].references, fewer.left_over), (Some(1), Some(0)));
+}
+
+#[test]
 fn what_was_removed_was_held_by_nothing() {
     let gone = Removal { answer: Ok(()), listed: None };
     let answer = answer(recorded!("x86_64-default"), "hold").after(&gone);

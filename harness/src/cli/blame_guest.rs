@@ -73,8 +73,8 @@ pub(super) fn answer(context: &Context, args: &Blame, image: &str, module: &str)
     let mut answer = Answer::new(ledger);
     if answer.verdict == Verdict::Held && scans {
         match session.scan(subject.name()).map_err(failed)? {
-            Some(scan) => answer = answer.with_scan(&scan),
-            None => complain("this kernel does not load the module that scans for holders"),
+            Ok(scan) => answer = answer.with_scan(&scan),
+            Err(errno) => complain(&format!("the module that scans for holders does not load: {errno}")),
         }
     }
     Ok(removal.iter().fold(answer, Answer::after))

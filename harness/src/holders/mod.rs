@@ -46,6 +46,23 @@ pub enum Kind {
     Other,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::File => "file",
+            Kind::Mapping => "mapping",
+            Kind::Cwd => "cwd",
+            Kind::Root => "root",
+            Kind::Thread => "thread",
+            Kind::Mount => "mount",
+            Kind::Interface => "interface",
+            Kind::Socket => "socket",
+            Kind::Dependent => "dependent",
+            Kind::Other => "other",
+        })
+    }
+}
+
 /// A process, or a thread of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Task {

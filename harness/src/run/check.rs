@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use super::execute::{Executor, StepError};
+use super::session::kernel_name;
+use crate::blame::Answer;
 use crate::guest::proto::{Ending, Port};
 use crate::guest::{Capture, Finished};
 use crate::scenario::expect::{End, Expect, Mismatch, Program};
+use crate::trace::ledger::Ledger;
 use crate::trace::{Assembler, Event, Item, ListedModule, ListedProbe};
 
 /// The most that is read of a file that an expectation names, in bytes.
@@ -58,6 +61,29 @@ impl Executor<'_> {
                 mismatches.extend(wanted.check(&name.value, found));
             }
         }
+        if !expect.blame.is_empty() {
+            mismatches.extend(self.check_blame(expect)?);
+        }
+        Ok(mismatches)
+    }
+
+    /// Holds what was traced of modules, and what a scan finds, against what should hold them.
+    fn check_blame(&mut self, expect: &Expect) -> Result<Vec<Mismatch>, StepError> {
+        let mut ledger = Ledger::new(None);
+        for item in self.traced()? {
+            match item {
+                Item::Event(event) => ledger.push(&event),
+                Item::Lost(lost) => ledger.push_lost(lost),
+            }
+        }
+        let answers: Vec<Answer> = ledger.finish().into_iter().map(Answer::new).collect();
+        let mut mismatches = Vec::new();
+        for (name, wanted) in &expect.blame {
+            let scan = if wanted.needs_scan() { Some(self.session().scan(&name.value)?) } else { None };
+            let scan = scan.as_ref().map(|scan| scan.as_ref().map_err(|errno| *errno));
+            let answer = answers.iter().find(|answer| answer.ledger.name == kernel_name(&name.value));
+            mismatches.extend(wanted.check(&name.value, answer, scan));
+        }
         Ok(mismatches)
     }
 
@@ -70,15 +96,20 @@ impl Executor<'_> {
 
     /// The events traced since tracing began or was cleared.
     fn events(&mut self) -> Result<Vec<Event>, StepError> {
+        let events = self.traced()?.into_iter().filter_map(|item| match item {
+            Item::Event(event) => Some(event),
+            Item::Lost(_) => None,
+        });
+        Ok(events.collect())
+    }
+
+    /// The same, with the gaps where events were lost.
+    fn traced(&mut self) -> Result<Vec<Item>, StepError> {
         self.guest().sync(Port::Trace)?;
         let mut assembler = Assembler::new();
         assembler.push(&self.guest().streams().trace_bytes());
         assembler.finish();
-        let events = assembler.filter_map(|item| match item {
-            Item::Event(event) => Some(event),
-            Item::Lost(_) => None,
-        });
-        Ok(name_tasks(events.collect()))
+        Ok(name_tasks(assembler.collect()))
     }
 
     fn kprobes(&mut self) -> Result<Vec<ListedProbe>, StepError> {
@@ -101,17 +132,21 @@ impl Executor<'_> {
 
 /// The kernel prints `<...>` for a task whose name it has forgotten; where the same task has a name elsewhere in the trace,
 /// it gets that.
-fn name_tasks(mut events: Vec<Event>) -> Vec<Event> {
+fn name_tasks(mut items: Vec<Item>) -> Vec<Item> {
     let mut known = HashMap::new();
-    for event in &events {
-        if let Some(comm) = &event.comm {
-            known.entry(event.pid).or_insert_with(|| comm.clone());
+    for item in &items {
+        if let Item::Event(Event { comm: Some(comm), pid, .. }) = item {
+            known.entry(*pid).or_insert_with(|| comm.clone());
         }
     }
-    for event in events.iter_mut().filter(|event| event.comm.is_none()) {
-        event.comm = known.get(&event.pid).cloned();
+    for item in &mut items {
+        if let Item::Event(event) = item
+            && event.comm.is_none()
+        {
+            event.comm = known.get(&event.pid).cloned();
+        }
     }
-    events
+    items
 }
 
 /// The expectations of what the step itself gave.

@@ -2,7 +2,7 @@
 
 use crate::blame::Removal;
 use crate::guest::proto::{Port, Run, WriteMode};
-use crate::guest::{Errno, Finished, Guest};
+use crate::guest::{Answer, Errno, Finished, Guest};
 use crate::holders::{SCANNER, Scan};
 use crate::scenario::values::TRACING;
 use crate::trace::ListedModule;
@@ -67,20 +67,21 @@ impl Session {
         Ok((self.ledger(&name)?, Some(removal)))
     }
 
-    /// Scans the kernel for what holds the module now; None where the kernel does not take the module that scans.
+    /// Scans the kernel for what holds the module now, or gives the kernel's reason for not taking the module that scans.
     ///
     /// # Errors
     ///
     /// Where that module was not built for this session, its scan cannot be read, or the guest fails.
-    pub fn scan(&mut self, name: &str) -> Result<Option<Scan>, SessionError> {
-        if self.load(SCANNER, false, &format!("module={}", kernel_name(name)), false)?.answer.is_err() {
-            return Ok(None);
+    pub fn scan(&mut self, name: &str) -> Result<Answer<Scan>, SessionError> {
+        let params = format!("module={}", kernel_name(name));
+        if let Err(errno) = self.load(SCANNER, false, &params, false)?.answer {
+            return Ok(Err(errno));
         }
         let path = format!("/proc/{SCANNER}");
         let text = self.guest().read_file(&path, SCAN_LIMIT)?.map_err(|errno| refused(&path, errno))?;
         self.unload(SCANNER, false)?.map_err(|errno| refused(SCANNER, errno))?;
         let scan = Scan::parse(&String::from_utf8_lossy(&text));
-        scan.map(Some).map_err(|error| SessionError::Module(format!("`{path}` in the guest: {error}")))
+        scan.map(Ok).map_err(|error| SessionError::Module(format!("`{path}` in the guest: {error}")))
     }
 
     fn ledger(&mut self, name: &str) -> Result<ModuleLedger, SessionError> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use super::expect::Expect;
 use super::step::{Action, Load, Origin, Step};
 use crate::arch::Arch;
+use crate::holders::SCANNER;
 use crate::image::spec::DebianName;
 use crate::yaml::{OneOrMany, Spanned};
 
@@ -55,7 +56,7 @@ impl Scenario {
         names.into_iter().collect()
     }
 
-    /// The modules from there that its steps load or push, each once.
+    /// The modules from there that its steps load or push, and its expectations need, each once.
     pub fn modules(&self, origin: Origin) -> Vec<String> {
         let steps = self.steps.value.iter();
         let named = steps.flat_map(|step| match &step.value.action {
@@ -63,9 +64,22 @@ impl Scenario {
             Action::Push(modules) => modules.iter().collect(),
             _ => Vec::new(),
         });
-        let names: BTreeSet<_> =
+        let mut names: BTreeSet<_> =
             named.filter(|module| module.origin == origin).map(|module| module.name.value.clone()).collect();
+        if origin == Origin::Test && self.expectations().any(Expect::needs_scan) {
+            names.insert(SCANNER.to_owned());
+        }
         names.into_iter().collect()
+    }
+
+    /// All expectations, wherever they stand.
+    fn expectations(&self) -> impl Iterator<Item = &Expect> {
+        let asserted = self.steps.value.iter().filter_map(|step| match &step.value.action {
+            Action::Assert(expect) => Some(&**expect),
+            _ => None,
+        });
+        let of_steps = self.steps.value.iter().filter_map(|step| step.value.expect.as_ref());
+        asserted.chain(of_steps).chain(self.expect.as_ref().map(|expect| &expect.value))
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
 use super::Scenario;
-use super::expect::Expect;
+use super::expect::{BlameExpect, Expect};
 use super::step::{self, Action, ModuleRef, Origin, Step, Trace, WaitFor};
 use super::values::Values;
+use crate::holders::SCANNER;
 use crate::yaml::{self, Diagnostic, Kind, Node, Position, Spanned, nearest};
 
 /// The names that scenarios may use.
@@ -330,6 +331,25 @@ impl<'a> Checker<'a> {
         }
         for name in expect.modules.keys() {
             self.loaded_name(name);
+        }
+        for (name, blame) in &expect.blame {
+            self.loaded_name(name);
+            self.blame(name, blame);
+        }
+    }
+
+    fn blame(&mut self, name: &Spanned<String>, blame: &BlameExpect) {
+        if blame.speaks_of_the_trace() && !self.traced && self.complete {
+            self.error(
+                name.at,
+                "nothing was traced\nput a step `trace: { events: module }` before the module is loaded",
+            );
+        }
+        if blame.needs_scan() && !self.context.modules.iter().any(|known| known == SCANNER) {
+            self.error(
+                name.at,
+                format!("`holders` and `left-over` need the test module `{SCANNER}`, which is not there"),
+            );
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is expected, and whether what was captured meets it. All pure: values in, mismatches out.
 
+mod blame;
 mod event;
 mod kprobe;
 mod ktap;
@@ -16,6 +17,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use blame::{
+    BlameExpect, CertaintyName, HolderKind, HolderPattern, ReferencePattern, ReturnedExpect, VerdictName,
+};
 pub use event::{EventCount, EventPattern, TraceExpect};
 pub use kprobe::{FlagName, KprobeCount, KprobePattern, KprobesExpect, ProbeKind};
 pub use ktap::{KtapExpect, all_skipped, check_subtests};
@@ -68,6 +72,9 @@ pub struct Expect {
     /// Modules, as they are now.
     #[serde(default)]
     pub modules: BTreeMap<Spanned<String>, ModuleExpect>,
+    /// What holds modules now: who took each reference, by the trace, and who has it, by a scan of the kernel.
+    #[serde(default)]
+    pub blame: BTreeMap<Spanned<String>, BlameExpect>,
     /// Subtests: results in KTAP, in the kernel log since the case began and in the standard output of steps. None of
     /// them may fail unless this says so. Only at the end of the scenario.
     #[serde(default)]
@@ -84,6 +91,11 @@ pub struct Expect {
 }
 
 impl Expect {
+    /// Whether the kernel must be scanned for it, by the test module for that.
+    pub fn needs_scan(&self) -> bool {
+        self.blame.values().any(BlameExpect::needs_scan)
+    }
+
     /// What of `backtrace` does not hold.
     pub fn check_backtrace(&self, functions: &[String]) -> Option<Mismatch> {
         let wanted = self.backtrace.as_ref()?;

@@ -14,7 +14,7 @@ fn values() -> Values {
 }
 
 fn read(text: &str) -> Result<Scenario, Vec<Diagnostic>> {
-    let modules = ["refmod", "testmod", "kprobe_example"].map(str::to_owned);
+    let modules = ["refmod", "testmod", "kprobe_example", "refscan"].map(str::to_owned);
     let context = Context { modules: &modules, errnos: &["ENOENT", "EWOULDBLOCK", "EBUSY", "EINVAL"] };
     super::read(text, &values(), context)
 }
@@ -287,6 +287,18 @@ expect:
     "- assert: { modules: { refmot: { loaded: true } } }",
     "3:26 unknown test module `refmot`; did you mean `refmod`?"
 )]
+#[case::blame_module(
+    "- trace: { events: module }\n- assert: { blame: { refmot: free } }",
+    "4:24 unknown test module `refmot`; did you mean `refmod`?"
+)]
+#[case::blame_word(
+    "- trace: { events: module }\n- assert: { blame: { refmod: fre } }",
+    "4:32 unknown word `fre`; did you mean `free`?"
+)]
+#[case::blame_untraced(
+    "- assert: { blame: { refmod: free } }",
+    "3:24 nothing was traced; put a step `trace: { events: module }` before the module is loaded"
+)]
 #[case::errno_null("- unload: { module: refmod, errno: }", "3:31 expected text, found nothing")]
 #[case::timeout_long("- run: x\n  timeout: 2h", "4:14 a timeout of more than an hour")]
 #[case::timeout_zero("- run: x\n  timeout: 0s", "4:14 a timeout of nothing; give one such as `30s`")]
@@ -399,6 +411,16 @@ proptest! {
     }
 }
 
+#[test]
+fn a_scan_needs_the_module_that_scans() {
+    let text = "name: x\nsteps:\n- assert: { blame: { loop: { left-over: 0 } } }\n";
+    let modules = ["loop".to_owned()];
+    let context = Context { modules: &modules, errnos: &[] };
+    let errors = super::read(text, &Values::default(), context).unwrap_err();
+    let told: Vec<_> = errors.iter().map(|error| (error.at.line, error.message.as_str())).collect();
+    assert_eq!(told, [(3, "`holders` and `left-over` need the test module `refscan`, which is not there")]);
+}
+
 /// Every example in the documentation is one: a scenario, steps, or expectations.
 #[test]
 fn the_documentation_is_true() {
@@ -419,5 +441,5 @@ fn the_documentation_is_true() {
         assert!(errors.is_empty(), "{}", yaml::render("docs/scenarios.md", &text, &errors));
         examples += 1;
     }
-    assert_eq!(examples, 7);
+    assert_eq!(examples, 8);
 }

@@ -63,6 +63,7 @@ impl Ledger {
 
     /// Takes an event with its stack.
     pub fn push(&mut self, event: &Event) {
+        self.folder.highest_cpu = self.folder.highest_cpu.max(event.cpu);
         let traced =
             self.folder.trace(&event.name, &event.text, event.comm.as_deref(), event.pid, &event.time.0);
         let Some(mut traced) = traced else { return };

@@ -1,5 +1,7 @@
 //! What a ledger says.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::trace::event::Timestamp;
@@ -67,6 +69,16 @@ pub enum Certainty {
     Likely,
     /// The count and the chains leave one answer.
     Exact,
+}
+
+impl fmt::Display for Certainty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Certainty::Unknown => "unknown",
+            Certainty::Likely => "likely",
+            Certainty::Exact => "exact",
+        })
+    }
 }
 
 /// How many references were given back, by how sure their pairing is.
