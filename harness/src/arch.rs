@@ -1,6 +1,6 @@
 //! The architectures, and the one table of what differs between them.
 //!
-//! Adding an architecture is adding a row to [`ROWS`]; nothing else in the harness asks which one it is.
+//! Adding an architecture is adding a row to `ROWS`; nothing else in the harness asks which one it is.
 
 use std::fmt;
 use std::ops::Range;

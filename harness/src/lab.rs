@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::guest::errno;
-use crate::image::cache::Cache;
+use crate::image::builtin;
+use crate::image::cache::{Cache, Entry};
 use crate::image::prepare::Store;
 use crate::image::spec::{self, ImageSpec};
 use crate::module::Sources;
@@ -16,15 +17,15 @@ use crate::scenario::load::{FileErrors, LoadError, load};
 use crate::scenario::values::Values;
 use crate::work::{Cancel, Watch, WorkEvent};
 
-/// The folders that a project has.
-const FOLDERS: [&str; 3] = ["images", "scenarios", "test-modules"];
+/// The folders that a project has. One without `images` has those that kmodlab comes with.
+const FOLDERS: [&str; 2] = ["scenarios", "test-modules"];
 
 /// Why a project cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no project here.
     #[error(
-        "no folder with `images`, `scenarios` and `test-modules` in it, here or above\n\
+        "no folder with `scenarios` and `test-modules` in it, here or above\n\
          name one with `--root` or `KMODLAB_ROOT`"
     )]
     NoProject,
@@ -54,6 +55,8 @@ pub enum Error {
 pub struct Lab {
     root: PathBuf,
     store: Store,
+    /// Keeps the images that kmodlab comes with, where they are used.
+    _images: Option<Entry>,
     images: Vec<ImageSpec>,
     sources: Sources,
     watch: Arc<dyn Watch>,
@@ -61,7 +64,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Opens the project at `root`, else the one that the working directory lies in, else the one that this program was
+    /// Opens the project at `root`, a folder with `scenarios`, `test-modules` and, unless it uses the images that kmodlab
+    /// comes with, `images`; else the one that the working directory lies in, else the one that this program was
     /// built from; with the cache at `cache`, else where [`Cache::open`] says.
     ///
     /// # Errors
@@ -81,10 +85,18 @@ impl Lab {
             None => find_root()?,
         };
         let cache = Cache::open(cache, Arc::clone(&watch))?;
-        let store = Store::new(root.join("images"), cache);
+        let own = root.join("images");
+        let (dir, built_in) = match own.is_dir() {
+            true => (own, None),
+            false => {
+                let entry = builtin::unpack(&cache, &cancel).map_err(io::Error::from)?;
+                (entry.to_path_buf(), Some(entry))
+            }
+        };
+        let store = Store::new(dir, cache);
         let images = store.images()?;
         let sources = Sources::read(&root.join("test-modules"))?;
-        Ok(Lab { root, store, images, sources, watch, cancel })
+        Ok(Lab { root, store, _images: built_in, images, sources, watch, cancel })
     }
 
     /// The project's folder.

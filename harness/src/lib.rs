@@ -38,6 +38,10 @@
 //!
 //! A guest ends with its session, and with the thread that started it ([`process`]).
 //!
+//! # Scenarios as tests
+//!
+//! [`harness!`] makes a test target of cargo's from a folder of scenarios: see [`testing`].
+//!
 //! # Text from kernels
 //!
 //! [`console`] and [`trace`] read what kernels print. They need no guest:
@@ -69,6 +73,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod selftest;
+pub mod testing;
 pub mod trace;
 pub mod vm;
 pub mod work;

@@ -94,7 +94,7 @@ fn cases_are_listed_and_rows_counted() {
 #[case::filter(&["list", "onee"], "did you mean `one`?")]
 #[case::jobs(&["run", "-j", "0"], "0 is not in 1..")]
 #[case::scale(&["run", "--timeout-scale", "0"], "must be a number above 0")]
-#[case::root(&["--root", "images", "list"], "has no folder `images`")]
+#[case::root(&["--root", "images", "list"], "has no folder `scenarios`")]
 #[case::nothing(&[], "Usage: kmodlab")]
 fn what_is_wrong_with_the_command_line_is_told(#[case] args: &[&str], #[case] message: &str) {
     let project = Project::new();
@@ -221,4 +221,15 @@ fn blame_does_not_take_a_trace_that_cannot_tell_for_a_free_module() {
         "{}",
         out(&output)
     );
+}
+
+#[test]
+fn a_project_without_images_has_those_that_are_built_in() {
+    let project = Project::new();
+    std::fs::remove_file(project.path().join("images")).unwrap();
+    project.scenario("topic/one", GOOD);
+    let listed = out(&project.kmodlab(&["list"]));
+    let expected = ["arm", "ppc64le", "x86_64"].map(|image| format!("topic/one@{image}"));
+    let ids: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(ids, expected);
 }

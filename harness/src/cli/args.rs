@@ -42,7 +42,7 @@ pub(super) struct Args {
 /// Arguments of every subcommand.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Global {
-    /// The folder that holds `images`, `scenarios` and `test-modules` [default: found from the working directory up]
+    /// The folder that holds `scenarios`, `test-modules` and perhaps `images` [default: found from the working directory up]
     #[arg(long, global = true, value_name = "DIR", env = "KMODLAB_ROOT")]
     pub(super) root: Option<PathBuf>,
     /// Where kernels, modules and snapshots are kept [default: kmodlab in the user's cache directory]
@@ -158,7 +158,7 @@ pub(super) struct Running {
     #[arg(long)]
     pub(super) keep: bool,
     /// Where artifacts go [default: kmodlab/runs in the user's state directory, for the last ten runs]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = crate::testing::ARTIFACTS)]
     pub(super) artifacts: Option<PathBuf>,
     /// Also write a report in JUnit's XML, for CI servers, to this file
     #[arg(long, value_name = "FILE")]
@@ -178,7 +178,7 @@ pub(super) struct Machine {
     #[arg(long, value_name = "ACCEL", default_value = "auto")]
     pub(super) accel: AccelChoice,
     /// Multiplies every time limit, for slow machines
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, value_name = "FACTOR", env = crate::testing::TIMEOUT_SCALE, default_value_t = 1.0, value_parser = positive)]
     pub(super) timeout_scale: f64,
 }
 

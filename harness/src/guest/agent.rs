@@ -2,16 +2,16 @@
 
 /// The source files, by name.
 pub const SOURCES: &[(&str, &str)] = &[
-    ("agent.h", include_str!("../../../images/agent/agent.h")),
-    ("boot.c", include_str!("../../../images/agent/boot.c")),
-    ("files.c", include_str!("../../../images/agent/files.c")),
-    ("main.c", include_str!("../../../images/agent/main.c")),
-    ("module.c", include_str!("../../../images/agent/module.c")),
-    ("numbers.c", include_str!("../../../images/agent/numbers.c")),
-    ("run.c", include_str!("../../../images/agent/run.c")),
-    ("serve.c", include_str!("../../../images/agent/serve.c")),
-    ("stream.c", include_str!("../../../images/agent/stream.c")),
-    ("wire.c", include_str!("../../../images/agent/wire.c")),
+    ("agent.h", include_str!("../../images/agent/agent.h")),
+    ("boot.c", include_str!("../../images/agent/boot.c")),
+    ("files.c", include_str!("../../images/agent/files.c")),
+    ("main.c", include_str!("../../images/agent/main.c")),
+    ("module.c", include_str!("../../images/agent/module.c")),
+    ("numbers.c", include_str!("../../images/agent/numbers.c")),
+    ("run.c", include_str!("../../images/agent/run.c")),
+    ("serve.c", include_str!("../../images/agent/serve.c")),
+    ("stream.c", include_str!("../../images/agent/stream.c")),
+    ("wire.c", include_str!("../../images/agent/wire.c")),
 ];
 
 /// The compiler's flags. Static, because the guest has no shared libraries; warnings are errors only in the tests, so that

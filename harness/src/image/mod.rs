@@ -1,5 +1,6 @@
 //! Kernels and userland: where they come from, how they are taken apart, and the cache they are kept in.
 
+pub mod builtin;
 pub mod busybox;
 pub mod cache;
 pub mod compiler;

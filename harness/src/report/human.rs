@@ -126,11 +126,8 @@ impl Human {
         let kind = report.outcome.kind();
         let head = format!("{} {}: {}", kind.name().to_uppercase(), report.id, report.title);
         let mut text = format!("{}\n", self.paint(kind, &head));
-        let place = match &report.outcome {
-            Outcome::Fail(failure) => Some(failure.place.to_string()),
-            _ => report.steps.last().filter(|step| !step.passed).map(|step| step.place.to_string()),
-        };
-        let _ = writeln!(text, "  at {}", place.unwrap_or_else(|| report.file.display().to_string()));
+        let place = report.place().map_or_else(|| report.file.display().to_string(), ToString::to_string);
+        let _ = writeln!(text, "  at {place}");
         indent(&mut text, "  ", &report.outcome.reason().unwrap_or_default());
         for test in report.subtests.tests.iter().filter(|test| test.verdict.is_bad()) {
             let reason = test.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();

@@ -96,6 +96,16 @@ pub struct CaseReport {
     pub artifacts: Option<PathBuf>,
 }
 
+impl CaseReport {
+    /// Where in the scenario's file it went wrong, where that is known.
+    pub fn place(&self) -> Option<&Place> {
+        match &self.outcome {
+            Outcome::Fail(failure) => Some(&failure.place),
+            _ => self.steps.last().filter(|step| !step.passed).map(|step| &step.place),
+        }
+    }
+}
+
 /// What a run tells.
 #[derive(Debug)]
 pub enum Event<'a> {
