@@ -1,0 +1,3 @@
+//! Every scenario in `scenarios`, with the modules in `test-modules`, on kmodlab's default images.
+
+kmodlab::harness!();
