@@ -40,7 +40,7 @@ pub struct Row {
     /// Where a raw `Image` taken out of a compressed kernel is to be loaded and entered, where the machine's loader
     /// takes such an image in a legacy U-Boot header (QEMU: `hw/core/loader.c`, `load_uboot_image`).
     pub raw_image_load: Option<u32>,
-    /// Debian's name of the architecture.
+    /// Debian's name of the architecture; empty where Debian builds no packages for it.
     pub debian: &'static str,
     /// Prefix of the cross compiler's tools.
     pub cross: &'static str,
@@ -157,6 +157,89 @@ static ROWS: &[Row] = &[
         back_chain: Some(16),
         kvm_hosts: &["ppc64le"],
     },
+    Row {
+        name: "ppc64",
+        qemu: "qemu-system-ppc64",
+        qemu_package: "qemu-system-ppc",
+        machine: "pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off",
+        fast_firmware: ",x-vof=on",
+        cpu: "power9",
+        tcg: "tcg,thread=multi",
+        // As on ppc64le.
+        restores_one_cpu: Some((10, 0)..(11, 0)),
+        qemu_args: &["-vga", "none"],
+        virtio_serial: "virtio-serial-pci",
+        memory_step_mib: 256,
+        console: "hvc0",
+        raw_image_load: None,
+        debian: "",
+        cross: "powerpc64-linux-gnu-",
+        cross_package: "gcc-powerpc64-linux-gnu",
+        libc_package: "libc6-dev-ppc64-cross",
+        kbuild: "powerpc",
+        boot_file: "vmlinux",
+        kconfig: include_str!("../../images/kconfig/ppc64.config"),
+        elf_machine: 21,
+        big_endian: true,
+        gdb_argument: "$r3",
+        back_chain: Some(16),
+        kvm_hosts: &["ppc64"],
+    },
+    Row {
+        name: "ppc",
+        qemu: "qemu-system-ppc",
+        qemu_package: "qemu-system-ppc",
+        // With graphics the firmware takes the screen for the console.
+        machine: "mac99,graphics=off",
+        fast_firmware: "",
+        cpu: "7400",
+        tcg: "tcg,thread=multi",
+        restores_one_cpu: None,
+        qemu_args: &["-vga", "none"],
+        virtio_serial: "virtio-serial-pci",
+        memory_step_mib: 1,
+        console: "ttyS0",
+        raw_image_load: None,
+        debian: "",
+        cross: "powerpc-linux-gnu-",
+        cross_package: "gcc-powerpc-linux-gnu",
+        libc_package: "libc6-dev-powerpc-cross",
+        kbuild: "powerpc",
+        boot_file: "vmlinux",
+        kconfig: include_str!("../../images/kconfig/ppc.config"),
+        elf_machine: 20,
+        big_endian: true,
+        gdb_argument: "$r3",
+        back_chain: Some(4),
+        kvm_hosts: &[],
+    },
+    Row {
+        name: "sparc64",
+        qemu: "qemu-system-sparc64",
+        qemu_package: "qemu-system-sparc",
+        machine: "sun4u",
+        fast_firmware: "",
+        cpu: "TI-UltraSparc-IIi",
+        tcg: "tcg,thread=multi",
+        restores_one_cpu: None,
+        qemu_args: &["-vga", "none"],
+        virtio_serial: "virtio-serial-pci",
+        memory_step_mib: 1,
+        console: "ttyS0",
+        raw_image_load: None,
+        debian: "",
+        cross: "sparc64-linux-gnu-",
+        cross_package: "gcc-sparc64-linux-gnu",
+        libc_package: "libc6-dev-sparc64-cross",
+        kbuild: "sparc",
+        boot_file: "vmlinux",
+        kconfig: include_str!("../../images/kconfig/sparc64.config"),
+        elf_machine: 43,
+        big_endian: true,
+        gdb_argument: "$o0",
+        back_chain: None,
+        kvm_hosts: &[],
+    },
 ];
 
 /// An architecture: a handle on its row.
@@ -234,7 +317,7 @@ mod tests {
         }
         assert_eq!(
             "ia64".parse::<Arch>().unwrap_err().to_string(),
-            "unknown architecture `ia64`: known are x86_64, arm, ppc64le"
+            "unknown architecture `ia64`: known are x86_64, arm, ppc64le, ppc64, ppc, sparc64"
         );
     }
 }

@@ -3,6 +3,8 @@
 use crate::arch::Arch;
 use crate::gdb;
 use crate::image::compiler::{self, Compiler};
+use crate::image::source::{MissingTool, missing_tools};
+use crate::image::spec::Image;
 use crate::process;
 use crate::scenario::Scenario;
 use crate::scenario::step::Action;
@@ -25,6 +27,9 @@ pub enum Missing {
     /// The compiler for modules and for the guest's agent.
     #[error(transparent)]
     Compiler(#[from] compiler::Missing),
+    /// What builds from source take.
+    #[error(transparent)]
+    Tool(#[from] MissingTool),
     /// The debugger.
     #[error(transparent)]
     Gdb(#[from] gdb::Error),
@@ -36,6 +41,12 @@ pub fn missing(arch: Arch, cancel: &Cancel) -> Option<Missing> {
         return Some(Missing::Qemu { program: arch.qemu, package: arch.qemu_package });
     }
     Compiler::find(arch, cancel).err().map(Missing::from)
+}
+
+/// The first thing that is missing for an image, if anything is.
+pub fn missing_for_image(image: &Image, cancel: &Cancel) -> Option<Missing> {
+    let tool = || missing_tools(cancel).into_iter().next().map(Missing::from);
+    missing(image.arch, cancel).or_else(|| image.is_built_from_source().then(tool).flatten())
 }
 
 /// What is missing for a scenario besides, if anything is.

@@ -211,6 +211,63 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Runs the process and expects it to end with status 0. `is_progress` is called with each line that it prints, to either
+    /// stream, and says whether the line tells only of its progress: such lines do not belong to what an error shows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::check`].
+    pub fn check_lines(
+        self,
+        cancel: &Cancel,
+        is_progress: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), Error> {
+        /// How many lines an error shows: with several compilers at once the first error may be far up.
+        const LINES: usize = 60;
+        let (program, line) = (self.program(), self.line());
+        let io = |source| Error::Io { program: program.clone(), source };
+        let (reader, writer) = io::pipe().map_err(io)?;
+        let errors = writer.try_clone().map_err(io)?;
+        let mut process = self.spawn(writer.into(), errors.into())?;
+        let (mut stream, mut pending) = (Some(reader), Vec::new());
+        let mut said = std::collections::VecDeque::new();
+        let mut take = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            if !is_progress(text.trim_end()) {
+                said.push_back(text.trim_end().to_owned());
+                said.drain(..said.len().saturating_sub(LINES));
+            }
+        };
+        while let Some(reader) = &stream {
+            let mut fds =
+                [PollFd::from_borrowed_fd(cancel.fd(), PollFlags::IN), PollFd::new(reader, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result.map_err(|errno| io(errno.into()))?,
+            };
+            let [cancelled, ready] = fds.map(|fd| !fd.revents().is_empty());
+            if cancelled {
+                return Err(Error::Cancelled);
+            }
+            if ready && read_some(&mut stream, &mut pending).map_err(io)? {
+                stream = None;
+            }
+            while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+                take(&pending.drain(..=end).collect::<Vec<_>>());
+            }
+        }
+        if !pending.is_empty() {
+            take(&pending);
+        }
+        let status = process.wait().map_err(io)?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Error::Failed { program: line, status, output: Vec::from(said).join("\n") }),
+        }
+    }
+}
+
 /// Reads what is there; true at the end of the stream.
 fn read_some(stream: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<bool> {
     let Some(stream) = stream else { return Ok(true) };
@@ -341,6 +398,29 @@ mod tests {
         command.args(["-c", "echo why; exit 1"]);
         let failed = command.check(&cancel).unwrap_err().to_string();
         assert!(failed.contains("sh -c 'echo why; exit 1'") && failed.ends_with("why"), "{failed}");
+    }
+
+    #[test]
+    fn lines_come_one_by_one_and_an_error_has_those_that_are_no_progress() {
+        let cancel = Cancel::new().unwrap();
+        let run = |script: &str| {
+            let mut lines = Vec::new();
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            let result = command.check_lines(&cancel, &mut |line| {
+                lines.push(line.to_owned());
+                line.starts_with("  ")
+            });
+            (result, lines)
+        };
+        let (result, lines) = run("echo '  CC a'; echo why >&2; printf end; exit 2");
+        assert_eq!(lines, ["  CC a", "why", "end"]);
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with("exit status: 2\nwhy\nend"), "{error}");
+        let (result, lines) = run("seq 5000");
+        assert!(result.is_ok() && lines.len() == 5000 && lines[4999] == "5000");
+        cancel.cancel();
+        assert!(matches!(run("sleep 1000").0, Err(Error::Cancelled)));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::image::spec::ImageSpec;
 use crate::lab::{self, Lab};
-use crate::needs::{REQUIRE_VM, missing, missing_for};
+use crate::needs::{REQUIRE_VM, missing_for, missing_for_image};
 use crate::report::printable;
 use crate::run::{CaseReport, Limits, Options, Outcome, Runner};
 use crate::scenario::expand::Case;
@@ -173,7 +173,7 @@ struct Lacks {
 impl Lacks {
     fn of(images: &[ImageSpec], cancel: &Cancel) -> Self {
         let required = variable(REQUIRE_VM).is_some_and(|value| value == "1");
-        let lack = |image: &ImageSpec| Some((image.name.clone(), missing(image.arch, cancel)?.to_string()));
+        let lack = |image: &ImageSpec| Some((image.name.clone(), missing_for_image(image, cancel)?.to_string()));
         let of_image = images.iter().filter(|_| !required).filter_map(lack).collect();
         Lacks { required, of_image }
     }

@@ -29,6 +29,13 @@ pub enum WorkEvent {
         /// Bytes in all.
         total: u64,
     },
+    /// It has done so many of things that are not counted beforehand, such as files compiled.
+    Count {
+        /// The work.
+        id: WorkId,
+        /// Things done.
+        done: u64,
+    },
     /// It is over, well or not.
     End {
         /// The work.
@@ -70,6 +77,11 @@ impl<'a> Work<'a> {
     /// Says how far it is, in bytes.
     pub fn progress(&self, done: u64, total: u64) {
         self.watch.work(WorkEvent::Progress { id: self.id, done, total });
+    }
+
+    /// Says how many things it has done, where nobody knows how many there are.
+    pub fn count(&self, done: u64) {
+        self.watch.work(WorkEvent::Count { id: self.id, done });
     }
 }
 

@@ -14,7 +14,6 @@ use kmodlab::arch::Arch;
 use kmodlab::image::cache::Cache;
 use kmodlab::image::debian::{Debian, MIRROR};
 use kmodlab::image::prepare::{Prepared, Store};
-use kmodlab::image::spec::UserlandSource;
 use kmodlab::work::{Cancel, Unwatched};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -67,7 +66,7 @@ fn prepare_and_say(what: &str) -> ExitCode {
         let (name, package) = name.split_once(' ').unwrap_or((name, ""));
         let (spec, cancel) = (store.image(name)?, Cancel::new()?);
         if kind == "packages" {
-            let UserlandSource::Debian(source) = &spec.userland;
+            let source = spec.userland.packages().ok_or("no userland of packages")?;
             let debian = Debian::new(store.cache(), spec.arch, &Unwatched, &cancel);
             for (package, _) in debian.packages_of(source, &[package.to_owned().try_into()?])? {
                 println!("{package}");
@@ -75,7 +74,7 @@ fn prepare_and_say(what: &str) -> ExitCode {
         } else if kind == "image" {
             store.prepare(&spec, &Unwatched, &cancel)?;
         } else {
-            let UserlandSource::Debian(source) = &spec.userland;
+            let source = spec.userland.packages().ok_or("no userland of packages")?;
             let userland = Debian::new(store.cache(), spec.arch, &Unwatched, &cancel).userland(source)?;
             println!("{}", userland.package);
         }

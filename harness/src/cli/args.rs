@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
 
 use crate::arch::Arch;
+use crate::image::spec::DebianName;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,6 +71,9 @@ pub(super) enum Subcommand {
     Shell(ShellArgs),
     /// Say what this machine lacks, and the remedy
     Doctor(Doctor),
+    /// Build kernels from source
+    #[command(subcommand)]
+    Kernel(Kernel),
     /// Print the options that a kernel needs for an architecture's guests, as a fragment of its configuration
     Kconfig {
         /// The architecture
@@ -270,6 +274,9 @@ pub(super) struct ShellArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
+    /// Look at what this image needs; may be repeated [default: the default images]
+    #[arg(short, long = "image", value_name = "NAME")]
+    pub(super) images: Vec<String>,
     /// Print only the names of Debian packages to install, for a script
     #[arg(long)]
     pub(super) missing_packages: bool,
@@ -292,6 +299,22 @@ pub(super) enum Image {
         /// Only what has not been used for so long, such as `7d`
         #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
         unused_for: Duration,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Kernel {
+    /// Build a small kernel with the options that `kmodlab kconfig` prints and no others, and print where it is
+    Build {
+        /// A tree of the kernel's sources that was not built in place, or `linux-source`: Debian's package of them
+        #[arg(value_name = "DIR|linux-source")]
+        source: PathBuf,
+        /// The architecture
+        #[arg(short, long, value_name = "ARCH")]
+        arch: Arch,
+        /// The code name of the Debian release whose `linux-source` is meant
+        #[arg(long, value_name = "SUITE", default_value = "bookworm")]
+        suite: DebianName,
     },
 }
 

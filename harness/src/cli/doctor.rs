@@ -11,6 +11,7 @@ use crate::arch::Arch;
 use crate::gdb::GDB;
 use crate::image::compiler::{self, Compiler};
 use crate::image::debian;
+use crate::image::source::missing_tools;
 use crate::lab::Lab;
 use crate::process::{self, Command};
 use crate::vm::accel;
@@ -33,16 +34,20 @@ enum State {
     Bad(String, Vec<&'static str>),
 }
 
-/// Looks at everything that the default images need; status 0 where nothing is missing.
+/// Looks at everything that the images need; status 0 where nothing is missing.
 pub(super) fn doctor(context: &Context, args: &Doctor) -> Result<u8, Stop> {
     let lab = context.lab()?;
     let mut archs: Vec<Arch> = Vec::new();
-    for image in select::images(&lab, &[], &[])? {
+    let images = select::images(&lab, &args.images, &[])?;
+    for image in &images {
         if !archs.contains(&image.arch) {
             archs.push(image.arch);
         }
     }
     let mut findings = tools();
+    if images.iter().any(|image| image.is_built_from_source()) {
+        findings.push(source(&context.cancel));
+    }
     for &arch in &archs {
         findings.push(qemu(arch, &context.cancel));
         findings.push(compiler(arch, &context.cancel));
@@ -124,6 +129,20 @@ fn tools() -> Vec<Finding> {
     };
     findings.push(Finding::new("Debian's keys", state));
     findings
+}
+
+/// What it takes to build kernels and userland.
+fn source(cancel: &Cancel) -> Finding {
+    let missing = missing_tools(cancel);
+    let state = match missing.is_empty() {
+        true => State::Good("everything is there".into()),
+        false => {
+            let names: Vec<_> = missing.iter().map(|tool| format!("`{}`", tool.what)).collect();
+            let packages = missing.iter().map(|tool| tool.package).collect();
+            State::Bad(format!("not installed: {}", names.join(", ")), packages)
+        }
+    };
+    Finding::new("builds from source", state)
 }
 
 fn qemu(arch: Arch, cancel: &Cancel) -> Finding {

@@ -7,7 +7,6 @@ use indicatif::HumanBytes;
 use super::args::Image;
 use super::{Context, Stop, say, select};
 use crate::image::cache::Listed;
-use crate::image::spec::KernelSource;
 use crate::lab::Lab;
 
 /// Shows, fills or empties the cache.
@@ -23,16 +22,14 @@ pub(super) fn image(context: &Context, command: &Image) -> Result<u8, Stop> {
 
 fn list(lab: &Lab) -> Result<(), Stop> {
     for image in lab.images() {
-        let KernelSource::Debian(kernel) = &image.kernel;
         let default = if image.default { "default" } else { "" };
         say(format_args!(
-            "{:<12} {:<8} {:>4} MiB  {default:<8} {} (Debian {}, {})",
+            "{:<12} {:<8} {:>4} MiB  {default:<8} {} ({})",
             image.name,
             image.arch.name,
             image.memory.mib(),
             image.description,
-            kernel.suite,
-            kernel.flavour
+            image.kernel
         ));
     }
     let entries = lab.cache().list().map_err(|error| Stop::error(&error))?;

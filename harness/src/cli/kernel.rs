@@ -1,8 +1,38 @@
-//! `kmodlab kconfig`
+//! `kmodlab kernel`, `kmodlab kconfig`
 
-use super::say;
+use std::path::Path;
+
+use super::args::Kernel;
+use super::{Context, Stop, say};
 use crate::arch::Arch;
 use crate::image::kconfig::Fragment;
+use crate::image::source::Builder;
+use crate::image::spec::DebianSource;
+
+/// What stands for Debian's package of a kernel's sources.
+const LINUX_SOURCE: &str = "linux-source";
+
+/// Builds a kernel.
+pub(super) fn kernel(context: &Context, command: &Kernel) -> Result<u8, Stop> {
+    let Kernel::Build { source, arch, suite } = command;
+    let lab = context.lab()?;
+    let builder = Builder::new(lab.cache(), *arch, lab.watch(), lab.cancel());
+    let built = if source.as_path() == Path::new(LINUX_SOURCE) {
+        builder.debian_kernel(&DebianSource { suite: suite.clone() }).map(|(kernel, _)| kernel)
+    } else {
+        builder.tree_kernel(source)
+    };
+    let built = built.map_err(|error| Stop::error(&error))?;
+    for (what, path) in [
+        ("kernel", built.entry.join("kernel")),
+        ("config", built.entry.join("config")),
+        ("modules", built.entry.join("modules")),
+        ("headers", built.headers()),
+    ] {
+        say(format_args!("{what:<8} {}", path.display()));
+    }
+    Ok(0)
+}
 
 /// Prints what a kernel needs for guests of an architecture.
 pub(super) fn kconfig(arch: Arch) -> u8 {

@@ -126,6 +126,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
         Subcommand::Blame(args) => blame::blame(context, &args),
         Subcommand::Shell(args) => shell::shell(context, &args),
         Subcommand::Doctor(args) => doctor::doctor(context, &args),
+        Subcommand::Kernel(command) => kernel::kernel(context, &command),
         Subcommand::Kconfig { arch } => Ok(kernel::kconfig(arch)),
         Subcommand::Schema => schema::schema(),
         Subcommand::Image(command) => image::image(context, &command),

@@ -11,4 +11,5 @@ pub mod depmod;
 pub mod kconfig;
 pub mod kernel;
 pub mod prepare;
+pub mod source;
 pub mod spec;

@@ -13,6 +13,7 @@ use super::debian::{self, Debian, Package};
 use super::depmod::{self, Modules};
 use super::kconfig::KernelConfig;
 use super::kernel::{self, Tuned};
+use super::source;
 use super::spec::{self, DebianName, ImageSpec, KernelSource, UserlandSource};
 use crate::arch::Arch;
 use crate::guest::{agent, initramfs};
@@ -25,6 +26,9 @@ pub enum Error {
     /// Debian's packages could not be had.
     #[error(transparent)]
     Debian(#[from] debian::Error),
+    /// What is built from source could not be built.
+    #[error(transparent)]
+    Source(#[from] source::Error),
     /// There is no compiler for the agent.
     #[error(transparent)]
     Compiler(#[from] compiler::Missing),
@@ -44,6 +48,14 @@ pub enum Error {
         release: String,
         /// The module that is missing.
         module: &'static str,
+    },
+    /// There are no packages for a guest whose userland is not made of packages.
+    #[error("`{image}` has its userland from source: Debian has no packages for {arch}")]
+    NoPackages {
+        /// The image.
+        image: String,
+        /// The architecture.
+        arch: Arch,
     },
     /// The busybox is none.
     #[error("no applets are found in the image's busybox")]
@@ -90,6 +102,42 @@ pub struct Prepared {
     pub key: Key,
     /// Keeps what the paths lead to.
     _entries: Vec<Entry>,
+}
+
+/// A kernel with what belongs to it, wherever it came from.
+struct Kernel {
+    /// Holds `kernel` (the boot file), `config`, `release` and `modules/`.
+    kernel: Entry,
+    headers: PathBuf,
+    headers_key: String,
+    /// What the headers lead to.
+    parts: Vec<Entry>,
+    packages: Vec<Package>,
+}
+
+impl From<debian::Kernel> for Kernel {
+    fn from(debian: debian::Kernel) -> Self {
+        let debian::Kernel { kernel, headers, headers_parts, packages } = debian;
+        Kernel {
+            kernel,
+            headers: headers.to_path_buf(),
+            headers_key: headers.key().to_owned(),
+            parts: [vec![headers], headers_parts].concat(),
+            packages,
+        }
+    }
+}
+
+impl From<(source::Kernel, Package)> for Kernel {
+    fn from((built, package): (source::Kernel, Package)) -> Self {
+        Kernel {
+            headers: built.headers(),
+            headers_key: built.entry.key().to_owned(),
+            kernel: built.entry,
+            parts: Vec::new(),
+            packages: vec![package],
+        }
+    }
 }
 
 impl Prepared {
@@ -150,9 +198,7 @@ impl Store {
     ///
     /// Where the cache cannot be written.
     pub fn refresh(&self, spec: &ImageSpec, watch: &dyn Watch, cancel: &Cancel) -> Result<(), Error> {
-        let KernelSource::Debian(kernel) = &spec.kernel;
-        let UserlandSource::Debian(userland) = &spec.userland;
-        Ok(Debian::new(&self.cache, spec.arch, watch, cancel).forget(kernel, userland)?)
+        Ok(Debian::new(&self.cache, spec.arch, watch, cancel).forget(&spec.kernel, &spec.userland)?)
     }
 
     /// What the harness uses of the sources of an image's kernel.
@@ -161,11 +207,14 @@ impl Store {
     ///
     /// As [`Store::prepare`].
     pub fn sources(&self, image: &Prepared, watch: &dyn Watch, cancel: &Cancel) -> Result<Entry, Error> {
-        let KernelSource::Debian(kernel) = &image.spec.kernel;
+        let suite = match &image.spec.kernel {
+            KernelSource::Debian(kernel) => &kernel.suite,
+            KernelSource::Source(source) => &source.suite,
+        };
         let debian = Debian::new(&self.cache, image.spec.arch, watch, cancel);
         let package =
             image.packages.first().ok_or_else(|| io::Error::other("the image has no kernel's package"))?;
-        Ok(debian.source(&kernel.suite, package)?)
+        Ok(debian.source(suite, package)?)
     }
 
     /// The image, made ready to boot with what the cache has, and what it has not.
@@ -190,11 +239,14 @@ impl Store {
         cancel: &Cancel,
     ) -> Result<Prepared, Error> {
         let debian = Debian::new(&self.cache, spec.arch, watch, cancel);
-        let debian::Kernel { kernel, headers, headers_parts, mut packages } = match &spec.kernel {
-            KernelSource::Debian(source) => debian.kernel(source)?,
+        let builder = source::Builder::new(&self.cache, spec.arch, watch, cancel);
+        let Kernel { kernel, headers, headers_key, parts, mut packages } = match &spec.kernel {
+            KernelSource::Debian(source) => debian.kernel(source)?.into(),
+            KernelSource::Source(source) => builder.debian_kernel(source)?.into(),
         };
-        let debian::Userland { busybox, package } = match &spec.userland {
-            UserlandSource::Debian(source) => debian.userland(source)?,
+        let (busybox, package) = match &spec.userland {
+            UserlandSource::Debian(source) => debian.userland(source).map(|it| (it.busybox, it.package))?,
+            UserlandSource::Source(source) => builder.busybox(source)?,
         };
         packages.push(package);
         let step = Step { cache: &self.cache, arch: spec.arch, watch, cancel };
@@ -206,6 +258,9 @@ impl Store {
         if !added.is_empty() {
             let (more, entries): (Vec<_>, Vec<_>) = match &spec.userland {
                 UserlandSource::Debian(source) => debian.packages_of(source, added)?,
+                UserlandSource::Source(_) => {
+                    return Err(Error::NoPackages { image: spec.name.clone(), arch: spec.arch });
+                }
             }
             .into_iter()
             .unzip();
@@ -225,11 +280,11 @@ impl Store {
             initramfs: initramfs.join("initramfs"),
             config: KernelConfig::parse(&fs::read_to_string(kernel.join("config"))?),
             modules_dir: kernel.join("modules"),
-            headers: headers.to_path_buf(),
-            headers_key: headers.key().to_string(),
+            headers,
+            headers_key,
             packages,
             key,
-            _entries: [vec![kernel, headers, busybox, tuned, agent, initramfs], headers_parts].concat(),
+            _entries: [vec![kernel, busybox, tuned, agent, initramfs], parts].concat(),
         })
     }
 }

@@ -63,6 +63,17 @@ pub struct Image {
 pub enum KernelSource {
     /// A kernel of Debian's.
     Debian(DebianKernel),
+    /// A small kernel, built from Debian's package of the kernel's sources.
+    Source(DebianSource),
+}
+
+impl std::fmt::Display for KernelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KernelSource::Debian(kernel) => write!(f, "Debian {}, {}", kernel.suite, kernel.flavour),
+            KernelSource::Source(source) => write!(f, "built from the sources of Debian {}", source.suite),
+        }
+    }
 }
 
 /// A kernel of Debian's, with its headers.
@@ -75,12 +86,32 @@ pub struct DebianKernel {
     pub flavour: DebianName,
 }
 
+/// Debian's package of the kernel's sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DebianSource {
+    /// The release's code name: the package is what its `linux-source` stands for.
+    pub suite: DebianName,
+}
+
 /// Where the programs of a guest come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UserlandSource {
     /// The package `busybox-static` of Debian's.
     Debian(DebianUserland),
+    /// busybox, built from Debian's package of its sources, for architectures that Debian does not build packages for.
+    Source(DebianUserland),
+}
+
+impl UserlandSource {
+    /// Where packages come from that can be added; `None` where there are none.
+    pub fn packages(&self) -> Option<&DebianUserland> {
+        match self {
+            UserlandSource::Debian(source) => Some(source),
+            UserlandSource::Source(_) => None,
+        }
+    }
 }
 
 /// A release of Debian to take the userland from.
@@ -108,6 +139,14 @@ impl TryFrom<String> for DebianName {
                 Err(format!("`{name}` is no name of Debian's: lower-case letters, digits, `+`, `-` and `.`"))
             }
         }
+    }
+}
+
+impl std::str::FromStr for DebianName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        DebianName::try_from(name.to_owned())
     }
 }
 
@@ -176,6 +215,13 @@ pub enum Error {
     },
 }
 
+impl Image {
+    /// Whether its kernel or its userland is built from source.
+    pub fn is_built_from_source(&self) -> bool {
+        matches!(self.kernel, KernelSource::Source(_)) || matches!(self.userland, UserlandSource::Source(_))
+    }
+}
+
 impl ImageSpec {
     /// Reads an image from the text of its file.
     ///
@@ -238,7 +284,7 @@ values: { insn-offset: 5 }
             (spec.name.as_str(), spec.memory.mib(), &spec.values["insn-offset"]),
             ("some", 128, &Value::Int(5))
         );
-        let KernelSource::Debian(kernel) = &spec.kernel;
+        let KernelSource::Debian(kernel) = &spec.kernel else { panic!("{}", spec.kernel) };
         assert_eq!((&*kernel.suite, &*kernel.flavour), ("bookworm", "amd64"));
     }
 

@@ -172,6 +172,11 @@ impl Human {
                     bar.set_position(*done);
                 }
             }
+            WorkEvent::Count { id, done } => {
+                if let Some((_, bar)) = state.works.get(id) {
+                    bar.set_message(done.to_string());
+                }
+            }
             WorkEvent::End { id } => {
                 if let Some((_, bar)) = state.works.remove(id) {
                     bar.finish_and_clear();

@@ -255,7 +255,10 @@ impl<'a> Runner<'a> {
             arch: image.prepared.spec.arch,
             has_config: &|name| config.is_set(name),
         };
-        case.scenario.requires.unmet(&facts)
+        let spec = &image.prepared.spec;
+        let no_packages = !case.scenario.packages().is_empty() && spec.userland.packages().is_none();
+        let no_packages = no_packages.then(|| format!("Debian has no packages for {}", spec.arch));
+        case.scenario.requires.unmet(&facts).or(no_packages)
     }
 
     fn machine(&self, image: &Image, case: &Case) -> Result<Machine, String> {

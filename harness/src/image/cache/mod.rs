@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::key::{Key, KeyBuilder, sha256_file};
 pub use self::lock::Scratch;
 use self::lock::{Held, is_at, try_lock};
+pub use self::tree::stamp;
 use crate::work::{Cancel, Watch, Work, WorkEvent};
 
 /// The environment variable that names the cache directory.

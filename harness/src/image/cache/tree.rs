@@ -45,7 +45,7 @@ pub(super) fn walk(
 /// A hash over what `stat` says of every file below `root`: name, size, mtime, ctime and inode.
 ///
 /// Nobody can set a ctime, so whoever alters a file changes this. Of a directory its name alone counts.
-pub(super) fn stamp(root: &Path, skip: &dyn Fn(&Path) -> bool) -> io::Result<String> {
+pub fn stamp(root: &Path, skip: &dyn Fn(&Path) -> bool) -> io::Result<String> {
     let mut hash = Sha256::new();
     walk(root, skip, &mut |path, meta| {
         name(&mut hash, path, meta);

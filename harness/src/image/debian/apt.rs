@@ -31,6 +31,13 @@ const INSTALLED: &str = "Package: debconf\nStatus: install ok installed\nVersion
 /// The keys that the archive signs its indexes with, as the package `debian-archive-keyring` has them.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// Which of a suite's indexes: that of packages or that of their sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Index {
+    Packages,
+    Sources,
+}
+
 /// One suite of the archive, for an architecture and the host's own, its index fetched.
 pub(super) struct Archive<'a> {
     cache: Cache,
@@ -47,10 +54,11 @@ pub(super) struct Stanza {
 }
 
 impl<'a> Archive<'a> {
-    /// Fetches the index of `suite` for the architectures.
+    /// Fetches an index of `suite` for the architectures.
     pub(super) fn open(
         cache: &Cache,
         suite: &str,
+        index: Index,
         architectures: &[&str],
         watch: &'a dyn Watch,
         cancel: &'a Cancel,
@@ -59,7 +67,11 @@ impl<'a> Archive<'a> {
         if !Path::new(KEYRING).exists() {
             return Err(Error::NoKeyring { path: KEYRING });
         }
-        let label = format!("Debian's index of {suite} for {}", architectures.join(", "));
+        let (kind, targets, of) = match index {
+            Index::Packages => ("deb", "Packages", architectures.join(", ")),
+            Index::Sources => ("deb-src", "Sources", "sources".to_owned()),
+        };
+        let label = format!("Debian's index of {suite} for {of}");
         cache.require(&label, INDEX_BYTES * architectures.len() as u64)?;
         let dir = cache.scratch()?;
         for sub in
@@ -68,7 +80,7 @@ impl<'a> Archive<'a> {
             fs::create_dir_all(dir.join(sub))?;
         }
         fs::write(dir.join("status"), INSTALLED)?;
-        let source = format!("deb [signed-by={KEYRING} targets=Packages] {mirror} {suite} main\n");
+        let source = format!("{kind} [signed-by={KEYRING} targets={targets}] {mirror} {suite} main\n");
         fs::write(dir.join("etc/sources.list"), source)?;
         fs::write(dir.join("apt.conf"), configuration(&dir, architectures)?)?;
         let archive = Archive { cache: cache.clone(), dir, suite: suite.to_owned(), watch, cancel };
@@ -102,6 +114,43 @@ impl<'a> Archive<'a> {
             architecture: architecture.to_owned(),
             suite: self.suite.clone(),
         })
+    }
+
+    /// What the index of sources says of the sources that a package is built from: of that very version, or of the newest. Its checksum is
+    /// that of the `.dsc` file, which has those of the other files; the size is that of all of them.
+    pub(super) fn show_source(&self, name: &str, version: Option<&str>) -> Result<Package, Error> {
+        let mut command = self.command("apt-cache");
+        command.args(["showsrc", "--only-source", name]);
+        let output = command.output(self.cancel)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let found = text.split("\n\n").filter_map(source_stanza);
+        let found = found.filter(|package| version.is_none_or(|version| package.version == version)).last();
+        found.filter(|_| output.status.success()).ok_or_else(|| Error::NoPackage {
+            package: version.map_or(name.to_owned(), |version| format!("{name}={version}")),
+            architecture: SOURCE.to_owned(),
+            suite: self.suite.clone(),
+        })
+    }
+
+    /// Downloads the files of sources into a directory, where apt checks them against the index; gives the `.dsc` file.
+    pub(super) fn download_source(&self, package: &Package, dir: &Path) -> Result<PathBuf, Error> {
+        let Package { name, version, size, sha256, .. } = package;
+        self.cache.require(&package.to_string(), size.saturating_mul(UNPACKED))?;
+        let work = Work::begin(self.watch, format!("download the sources of {name}"));
+        let mut command = self.command("apt-get");
+        command
+            .args(["source", "--download-only", "--only-source"])
+            .arg(format!("{name}={version}"))
+            .dir(dir);
+        self.run(command, &|part| work.progress((*size as f64 * part) as u64, *size))?;
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "dsc") && sha256_file(&path)? == *sha256
+            {
+                return Ok(path);
+            }
+        }
+        Err(Error::Checksum { package: package.to_string() })
     }
 
     /// Packages, and everything that they depend on, as apt resolves it.
@@ -166,6 +215,34 @@ impl<'a> Archive<'a> {
             false => Err(process::Error::Failed { program: line, status, output }.into()),
         }
     }
+}
+
+/// The architecture that packages of sources are said to have.
+const SOURCE: &str = "source";
+
+/// Reads a paragraph of the index of sources: deb-src-control(5).
+fn source_stanza(text: &str) -> Option<Package> {
+    let field = |name: &str| {
+        text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.trim().to_owned()))
+    };
+    let files = text.lines().skip_while(|line| !line.starts_with("Checksums-Sha256:")).skip(1);
+    let mut dsc = None;
+    let mut total = 0;
+    for line in files.take_while(|line| line.starts_with(' ')) {
+        let mut words = line.split_whitespace();
+        let (sha256, size, file) = (words.next()?, words.next()?, words.next()?);
+        total += size.parse::<u64>().ok()?;
+        if file.ends_with(".dsc") {
+            dsc = Some(sha256.to_owned());
+        }
+    }
+    Some(Package {
+        name: field("Package")?,
+        version: field("Version")?,
+        architecture: SOURCE.to_owned(),
+        sha256: dsc?,
+        size: total,
+    })
 }
 
 /// Calls `line` with each line that comes, until the end. It says whether the line shows progress.
@@ -340,6 +417,17 @@ http://mirror.example/debian2/|bookworm|Debian
         assert_eq!(main_archive(targets).unwrap(), "http://mirror.example/some/debian");
         assert_eq!(main_archive(targets.split_once("/some").unwrap().0), None);
         assert_eq!(main_archive(""), None);
+    }
+
+    #[test]
+    fn sources_are_read_from_their_index() {
+        let text = "Package: busybox\nBinary: busybox, udhcpc\nVersion: 1:1.35.0-4\nFiles:\n 9709 2321 busybox_1.dsc\n\
+            Checksums-Sha256:\n 9c01 2321 busybox_1.dsc\n faee 2480624 busybox_1.orig.tar.bz2\nDirectory: pool/main\n";
+        let package = source_stanza(text).unwrap();
+        assert_eq!(package.to_string(), "busybox 1:1.35.0-4 source");
+        assert_eq!((package.sha256.as_str(), package.size), ("9c01", 2_482_945));
+        assert_eq!(source_stanza(&text.replace("busybox_1.dsc", "busybox_1.txt")), None);
+        assert_eq!(source_stanza(""), None);
     }
 
     #[test]

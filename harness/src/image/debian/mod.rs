@@ -4,6 +4,7 @@
 //! serves, without the network. Each package is unpacked into a cache entry of its own, for a use: see `unpack.rs`.
 
 mod apt;
+mod source;
 mod unpack;
 
 use std::cell::RefCell;
@@ -15,11 +16,11 @@ use std::rc::Rc;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use self::apt::Archive;
+use self::apt::{Archive, Index};
 pub use self::apt::{KEYRING, mirror};
 use self::unpack::Layout;
 use super::cache::{self, Cache, Entry, Key, KeyBuilder, Listed};
-use super::spec::{DebianKernel, DebianName, DebianUserland};
+use super::spec::{DebianKernel, DebianName, DebianUserland, KernelSource, UserlandSource};
 use crate::arch::Arch;
 use crate::process;
 use crate::work::{Cancel, Watch, WorkEvent};
@@ -183,7 +184,7 @@ pub struct Debian<'a> {
     arch: Arch,
     watch: &'a dyn Watch,
     cancel: &'a Cancel,
-    archives: RefCell<BTreeMap<String, Rc<Archive<'a>>>>,
+    archives: RefCell<BTreeMap<(Index, String), Rc<Archive<'a>>>>,
 }
 
 impl<'a> Debian<'a> {
@@ -279,8 +280,8 @@ impl<'a> Debian<'a> {
             .part("version", &image.version)
             .finish();
         let resolve = || {
-            let archive = self.archive(suite)?;
-            Ok(vec![archive.show(&name, self.arch.debian, Some(&image.version))?.package])
+            let host = apt::host_architecture(self.cancel)?;
+            Ok(vec![self.archive(suite)?.show(&name, &host, Some(&image.version))?.package])
         };
         self.resolved(suite, &key, resolve, |packages| match packages {
             [package] => self.unpack(suite, package, &Layout::Source),
@@ -293,13 +294,22 @@ impl<'a> Debian<'a> {
     /// # Errors
     ///
     /// Where the cache cannot be written.
-    pub fn forget(&self, kernel: &DebianKernel, userland: &DebianUserland) -> io::Result<()> {
-        // Which packages scenarios ask for is known only to them.
-        let label = self.label_of_packages(userland);
-        let asked = |entry: &Listed| entry.kind == RESOLVED && entry.label.starts_with(&label);
-        let asked = self.cache.list()?.into_iter().filter(asked).map(|entry| entry.key);
-        let keys = [self.kernel_key(kernel), self.userland_key(userland)].map(|key| key.to_string());
-        keys.into_iter().chain(asked).try_for_each(|key| self.cache.remove(RESOLVED, &key).map(drop))
+    pub fn forget(&self, kernel: &KernelSource, userland: &UserlandSource) -> io::Result<()> {
+        let mut keys = vec![match kernel {
+            KernelSource::Debian(kernel) => self.kernel_key(kernel).to_string(),
+            KernelSource::Source(kernel) => source::linux_key(kernel).to_string(),
+        }];
+        match userland {
+            UserlandSource::Source(userland) => keys.push(source::busybox_key(userland).to_string()),
+            UserlandSource::Debian(userland) => {
+                keys.push(self.userland_key(userland).to_string());
+                // Which packages scenarios ask for is known only to them.
+                let label = self.label_of_packages(userland);
+                let asked = |entry: &Listed| entry.kind == RESOLVED && entry.label.starts_with(&label);
+                keys.extend(self.cache.list()?.into_iter().filter(asked).map(|entry| entry.key));
+            }
+        }
+        keys.iter().try_for_each(|key| self.cache.remove(RESOLVED, key).map(drop))
     }
 
     fn kernel_key(&self, source: &DebianKernel) -> Key {
@@ -332,9 +342,7 @@ impl<'a> Debian<'a> {
         let was_known = self.cache.get(RESOLVED, key)?.is_some();
         match unpack(&self.packages(key, &resolve)?) {
             Err(Error::NoPackage { package, .. }) if was_known => {
-                self.watch.work(WorkEvent::Warning(format!(
-                    "`{package}` is gone from Debian's {suite} and from the cache: its successor is taken"
-                )));
+                self.watch.work(WorkEvent::Warning(successor(&package, suite)));
                 self.cache.remove(RESOLVED, key.as_str())?;
                 unpack(&self.packages(key, &resolve)?)
             }
@@ -355,16 +363,23 @@ impl<'a> Debian<'a> {
         serde_json::from_slice(&fs::read(entry.join(FILE))?).map_err(|error| io::Error::from(error).into())
     }
 
-    /// The archive's index, fetched at its first use.
+    /// The archive's index of packages, fetched at its first use.
     fn archive(&self, suite: &str) -> Result<Rc<Archive<'a>>, Error> {
-        if let Some(archive) = self.archives.borrow().get(suite) {
+        self.open(suite, Index::Packages)
+    }
+
+    fn open(&self, suite: &str, index: Index) -> Result<Rc<Archive<'a>>, Error> {
+        let key = (index, suite.to_owned());
+        if let Some(archive) = self.archives.borrow().get(&key) {
             return Ok(Rc::clone(archive));
         }
         let host = apt::host_architecture(self.cancel)?;
         let mut architectures = vec![self.arch.debian, &host];
+        architectures.retain(|architecture| !architecture.is_empty());
         architectures.dedup();
-        let archive = Rc::new(Archive::open(self.cache, suite, &architectures, self.watch, self.cancel)?);
-        self.archives.borrow_mut().insert(suite.to_owned(), Rc::clone(&archive));
+        let archive = Archive::open(self.cache, suite, index, &architectures, self.watch, self.cancel)?;
+        let archive = Rc::new(archive);
+        self.archives.borrow_mut().insert(key, Rc::clone(&archive));
         Ok(archive)
     }
 
@@ -406,12 +421,21 @@ impl<'a> Debian<'a> {
         Ok(Kernel { kernel, headers, headers_parts: vec![common, kbuild], packages: packages.to_vec() })
     }
 
+    /// The architecture to ask apt for: a package for all of them is found under each that Debian has.
+    fn architecture_to_ask(&self, package: &Package) -> Result<String, Error> {
+        match (package.architecture.as_str(), self.arch.debian) {
+            ("all", "") => Ok(apt::host_architecture(self.cancel)?),
+            ("all", debian) => Ok(debian.to_owned()),
+            (architecture, _) => Ok(architecture.to_owned()),
+        }
+    }
+
     /// The package, unpacked so; from the cache, or else from the archive.
     fn unpack(&self, suite: &str, package: &Package, layout: &Layout) -> Result<Entry, Error> {
         self.cache.entry(PACKAGES, &key(package, layout), self.cancel, |dir| {
             let download = self.cache.scratch()?;
             let archive = self.archive(suite)?;
-            archive.show(&package.name, &package.architecture_to_ask(self.arch), Some(&package.version))?;
+            archive.show(&package.name, &self.architecture_to_ask(package)?, Some(&package.version))?;
             let deb = archive.download(package, &download)?;
             let _work = crate::work::Work::begin(
                 self.watch,
@@ -426,16 +450,14 @@ impl<'a> Debian<'a> {
     }
 }
 
-impl Package {
-    /// The architecture to ask apt for: a package for all of them is found under each.
-    fn architecture_to_ask(&self, arch: Arch) -> String {
-        if self.architecture == "all" { arch.debian.to_owned() } else { self.architecture.clone() }
-    }
-}
-
 fn key(package: &Package, layout: &Layout) -> Key {
     let key = KeyBuilder::new(package.to_string()).part("sha256", &package.sha256);
     layout.add_to(key).finish()
+}
+
+/// The warning where a package is no longer there.
+fn successor(package: &str, suite: &str) -> String {
+    format!("`{package}` is gone from Debian's {suite} and from the cache: its successor is taken")
 }
 
 fn broken_record() -> Error {

@@ -8,14 +8,31 @@ use fs_err as fs;
 use crate::arch::Arch;
 use crate::image::cache::{Key, KeyBuilder};
 use crate::image::deb::{self, Kept, Rules};
-use crate::image::depmod::{self, Index, ModInfo};
+use crate::image::depmod::{self, Index};
 use crate::work::Cancel;
-
-/// Modules take a fifth of their size so, at a level that costs less time than their decompression from the package.
-const MODULE_LEVEL: i32 = 3;
 
 /// The folders that are kept of the kernel's sources: what the harness runs of the kernel's own tests.
 const SOURCES: [&str; 1] = [crate::selftest::ftrace::FOLDER];
+
+/// Folders of the kernel's sources, half of their size, that no fragment of a configuration has something built in.
+const UNBUILT: [&str; 16] = [
+    "Documentation",
+    "drivers/gpu",
+    "drivers/infiniband",
+    "drivers/media",
+    "drivers/net/ethernet/broadcom",
+    "drivers/net/ethernet/chelsio",
+    "drivers/net/ethernet/intel",
+    "drivers/net/ethernet/mellanox",
+    "drivers/net/ethernet/qlogic",
+    "drivers/net/wireless",
+    "drivers/scsi",
+    "drivers/staging",
+    "samples",
+    "sound",
+    "tools/perf",
+    "tools/testing",
+];
 
 const HEADERS: &str = "usr/src/linux-headers-";
 const KBUILD: &str = "usr/lib/linux-kbuild-";
@@ -39,6 +56,8 @@ pub(super) enum Layout {
     Busybox,
     /// What a guest uses of a package's files, where they are in it.
     Files,
+    /// The kernel's sources, to build kernels from: all but the larger parts that no fragment of a configuration asks for.
+    Tree,
     /// The kernel's sources: of all of them the folders in [`SOURCES`], and modules that are a file each, `<file>.c` in
     /// a folder of that name with a Kbuild.
     Source,
@@ -52,6 +71,7 @@ impl Layout {
             Layout::Kbuild => key.part("layout", "kbuild 1"),
             Layout::Busybox => key.part("layout", "busybox 1"),
             Layout::Files => key.part("layout", "files 1"),
+            Layout::Tree => key.part("layout", "tree 1").part("left", UNBUILT.join(" ")),
             Layout::Source => key.part("layout", "source 2").part("kept", SOURCES.join(" ")),
             Layout::Headers { kbuild, common } => {
                 let architectures: Vec<_> = Arch::all().map(|arch| arch.kbuild).collect();
@@ -80,6 +100,7 @@ impl Layout {
                 let mut link = |path: PathBuf, target| is_used(&path).then_some((path, target));
                 deb::unpack(deb, dest, &mut Rules { file: &mut file, link: &mut link }, cancel)
             }
+            Layout::Tree => tree(deb, dest, cancel),
             Layout::Source => source(deb, dest, cancel),
         }
     }
@@ -121,11 +142,32 @@ fn expect(dest: &Path, what: &str) -> io::Result<()> {
     }
 }
 
-/// The package has the sources as `usr/src/linux-source-<version>.tar.xz`, with one folder in it.
-fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
-    let is_wanted = |path: &Path| {
-        path.starts_with("usr/src") && path.to_str().is_some_and(|path| path.ends_with(".tar.xz"))
+/// The archive in the package that has the sources, with one folder in it: `usr/src/linux-source-<version>.tar.xz`.
+fn is_sources(path: &Path) -> bool {
+    path.starts_with("usr/src") && path.to_str().is_some_and(|path| path.ends_with(".tar.xz"))
+}
+
+/// The sources to build from. Those of kbuild and Kconfig are all there, since each of them reads others.
+fn tree(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
+    let is_built = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        ["Kconfig", "Makefile", "Kbuild"].iter().any(|kind| name.starts_with(kind))
+            || UNBUILT.iter().all(|dir| !path.starts_with(dir))
     };
+    let below = |path: PathBuf| path.components().skip(1).collect::<PathBuf>();
+    let mut file = |path: PathBuf, content: Vec<u8>| {
+        let path = below(path);
+        Ok(is_built(&path).then_some((path, content)))
+    };
+    let mut link = |path: PathBuf, target: PathBuf| {
+        let path = below(path);
+        is_built(&path).then_some((path, target))
+    };
+    deb::unpack_inner(deb, is_sources, dest, &mut Rules { file: &mut file, link: &mut link }, cancel)?;
+    ["Kconfig", "Makefile", "scripts/Makefile.build"].iter().try_for_each(|kept| expect(dest, kept))
+}
+
+fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
     let mut modules = Vec::new();
     let mut file = |path: PathBuf, content: Vec<u8>| {
         let path: PathBuf = path.components().skip(1).collect();
@@ -139,7 +181,7 @@ fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
         Ok(path.file_name().map(|name| (path.join(name), content)))
     };
     let mut rules = Rules { file: &mut file, link: &mut |_, _| None };
-    deb::unpack_inner(deb, is_wanted, dest, &mut rules, cancel)?;
+    deb::unpack_inner(deb, is_sources, dest, &mut rules, cancel)?;
     for module in modules {
         let object = module.with_extension("o");
         let object = object.file_name().unwrap_or_default().to_string_lossy();
@@ -186,17 +228,10 @@ fn kernel(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
 
 /// A file below the kernel's module directory. Modules that come uncompressed are compressed, and all are indexed.
 fn module(index: &mut Index, path: &Path, content: Vec<u8>) -> io::Result<(PathBuf, Vec<u8>)> {
-    let name = path.to_string_lossy();
-    let Some((_, compression)) = name.rsplit_once(".ko") else {
-        return Ok((Path::new("modules").join(path), content));
+    let (path, content) = match path.to_string_lossy().contains(".ko") {
+        true => depmod::pack(index, path, content)?,
+        false => (path.to_owned(), content),
     };
-    if compression.is_empty() {
-        index.add(&format!("{name}.zst"), ModInfo::of(&content).unwrap_or_default());
-        let content = zstd::bulk::compress(&content, MODULE_LEVEL)?;
-        return Ok((Path::new("modules").join(format!("{name}.zst")), content));
-    }
-    let elf = depmod::decompress(content.clone())?;
-    index.add(&name, ModInfo::of(&elf).unwrap_or_default());
     Ok((Path::new("modules").join(path), content))
 }
 

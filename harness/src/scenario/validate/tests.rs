@@ -342,7 +342,7 @@ fn an_error_says_where_and_what(#[case] steps: &str, #[case] expected: &str) {
     &[
         "2:21 `5.6` is no set of kernel versions; write `>=5.6` or `>=4.15, <6.5`",
         "2:37 `CONFIG_X` has the prefix `CONFIG_`; write `X`",
-        "2:54 unknown architecture `ia64`: known are x86_64, arm, ppc64le",
+        "2:54 unknown architecture `ia64`: known are x86_64, arm, ppc64le, ppc64, ppc, sparc64",
     ]
 )]
 fn errors_at_the_top_are_told(#[case] text: &str, #[case] expected: &[&str]) {
