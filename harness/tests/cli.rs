@@ -162,13 +162,16 @@ fn a_kernel_that_cannot_be_had_is_an_error_in_the_one_document() {
 }
 
 fn recorded(name: &str) -> String {
-    format!("{}/tests/data/trace/{name}.txt", env!("CARGO_MANIFEST_DIR"))
+    let end = if name.contains('.') { "" } else { ".txt" };
+    format!("{}/tests/data/trace/{name}{end}", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[rstest]
 #[case::held("arm-leak", &["boom"], 1, "`boom` is held once: insmod[124] took it in boom_leak [boom]")]
 #[case::free("arm-leak", &["hold"], 0, "nothing holds `hold`")]
 #[case::all("x86_64-double-put", &[], 1, "`boom` was given back more often than it was taken")]
+#[case::of_version_6("x86_64-six.dat", &["leakmod"], 1, "`leakmod` is held once: insmod[225] took it in leakmod_get [leakmod]")]
+#[case::compressed("arm-own7.dat", &[], 1, "`leakmod` is held once: insmod[246] took it in leakmod_get [leakmod]")]
 #[case::printed_by_trace_cmd("x86_64-trace-cmd", &["hold"], 0, "`hold` is not loaded at the end of the trace")]
 fn blame_answers_from_a_trace(
     #[case] trace: &str,
@@ -197,13 +200,23 @@ fn blame_says_what_is_wrong_with_a_trace() {
     for (args, message) in [
         (vec!["nowhere"], "cannot read `nowhere`"),
         (vec![text], "has no module events\nenable them"),
-        (vec![recording], "is a recording of trace-cmd, not text\nprint it: trace-cmd report"),
+        (vec![recording], "trace.dat`: it is cut short: more should follow at byte 12"),
         (vec![&held, "other"], "has no event of a module `other`"),
     ] {
         let output = project.kmodlab(&[&["blame", "--trace"], args.as_slice()].concat());
         assert_eq!(output.status.code(), Some(2));
         assert!(err(&output).contains(message), "{}", err(&output));
     }
+}
+
+#[test]
+fn a_recording_on_standard_input_is_refused() {
+    let recording = std::fs::File::open(recorded("x86_64-own7.dat")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
+    let output = command.args(["blame", "--trace", "-"]).stdin(recording).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("standard input is a recording of trace-cmd"), "{}", err(&output));
+    assert!(err(&output).contains("kmodlab blame --trace FILE"), "{}", err(&output));
 }
 
 #[test]

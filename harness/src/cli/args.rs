@@ -218,7 +218,7 @@ const BLAME_EXAMPLES: &str = "\
 Examples:
   kmodlab blame --trace trace.txt           every module that the trace shows held
   kmodlab blame --trace trace.txt loop      one module, whatever there is to say of it
-  trace-cmd report | kmodlab blame --trace -
+  kmodlab blame --trace trace.dat loop      the recording that trace-cmd has made
   kmodlab blame loop --image x86_64 -- 'exec 3< /dev/loop0; sleep 300 &'     in a guest, what holds it then
   kmodlab blame --live loop                 on this machine, as root, until Ctrl-C
   kmodlab blame --trace /sys/kernel/tracing/trace_pipe loop     until Ctrl-C
@@ -237,7 +237,8 @@ pub(super) struct Blame {
     /// module, or one of the image's kernel
     #[arg(value_name = "MODULE")]
     pub(super) module: Option<String>,
-    /// Text of a trace with the events of the group `module`, from tracefs or `trace-cmd report`; `-` is standard input
+    /// A trace with the events of the group `module`: a recording of `trace-cmd record`, or text, from tracefs or
+    /// `trace-cmd report`; `-` is standard input, for text
     #[arg(long, value_name = "FILE", conflicts_with_all = ["commands", "cold", "accel", "timeout_scale"])]
     pub(super) trace: Option<String>,
     /// Load the module into a guest of this image, run the commands, and try to remove it

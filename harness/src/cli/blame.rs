@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
@@ -11,11 +12,9 @@ use super::args::{Blame, Format};
 use super::{Context, Stop, blame_guest, blame_live, exit, say};
 use crate::blame::{Answer, Verdict};
 use crate::report::{self, printable};
-use crate::trace::ledger::Ledger;
+use crate::trace::dat::{self, ReadAt, Record, Recording};
+use crate::trace::ledger::{Ledger, ModuleLedger};
 use crate::work::Cancel;
-
-/// What the file of `trace-cmd record` begins with (trace-cmd.dat(5)).
-const TRACE_DAT: &[u8] = b"\x17\x08\x44tracing";
 
 /// What is printed with `--format json`.
 #[derive(Serialize)]
@@ -38,7 +37,11 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
         (Some(path), ..) => {
             let mut file =
                 File::open(path).map_err(|error| Stop::usage(format!("cannot read `{path}`: {error}")))?;
-            read(&mut file, path, module.as_deref(), &context.cancel)?
+            if is_recording(&file) {
+                read_recording(&file, path, module.as_deref(), &context.cancel)?
+            } else {
+                read(&mut file, path, module.as_deref(), &context.cancel)?
+            }
         }
         (None, ..) => {
             return Err(Stop::usage("name a module with --image or --live, or a file with --trace"));
@@ -72,16 +75,70 @@ fn read<R: Read + AsFd>(
     loop {
         match chunk(from, &mut buffer, cancel) {
             Ok([]) => break,
-            Ok(bytes) if std::mem::take(&mut first) && bytes.starts_with(TRACE_DAT) => {
+            Ok(bytes) if std::mem::take(&mut first) && bytes.starts_with(dat::MAGIC) => {
                 return Err(Stop::usage(format!(
-                    "`{name}` is a recording of trace-cmd, not text\nprint it: trace-cmd report {name} | kmodlab blame --trace -"
+                    "{name} is a recording of trace-cmd, which is not read from front to end\nname its file: kmodlab blame --trace FILE"
                 )));
             }
             Ok(bytes) => ledger.push_bytes(bytes),
             Err(error) => return Err(Stop::usage(format!("cannot read `{name}`: {error}"))),
         }
     }
-    let answers: Vec<Answer> = ledger.finish().into_iter().map(Answer::new).collect();
+    answered(ledger.finish(), name, module)
+}
+
+/// A file of the machine's.
+struct Disk<'f>(&'f File);
+
+impl ReadAt for Disk<'_> {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// Whether a file is a recording of trace-cmd. A pipe, which cannot be read here and there, is none.
+fn is_recording(file: &File) -> bool {
+    let mut magic = [0; dat::MAGIC.len()];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic == dat::MAGIC
+}
+
+/// Reads a recording. Of a module that several tracefs instances recorded, the first one counts.
+fn read_recording(
+    file: &File,
+    name: &str,
+    module: Option<&str>,
+    cancel: &Cancel,
+) -> Result<Vec<Answer>, Stop> {
+    let wrong = |error: dat::Error| Stop::usage(format!("cannot read `{name}`: {error}"));
+    let mut recording = Recording::open(Disk(file)).map_err(wrong)?;
+    let mut modules: Vec<ModuleLedger> = Vec::new();
+    for buffer in 0..recording.buffers().count() {
+        let mut ledger = Ledger::new(module);
+        let mut records = 0_u32;
+        let mut take = |record: Record<'_>| {
+            ledger.push_record(&record);
+            records = records.wrapping_add(1);
+            !records.is_multiple_of(1 << 16) || !cancel.is_cancelled()
+        };
+        recording.read(buffer, &mut take).map_err(wrong)?;
+        for module in ledger.finish() {
+            if modules.iter().all(|known| known.name != module.name) {
+                modules.push(module);
+            }
+        }
+    }
+    modules.sort_by(|one, other| one.name.cmp(&other.name));
+    answered(modules, name, module)
+}
+
+/// The answers, of which there must be some.
+fn answered(modules: Vec<ModuleLedger>, name: &str, module: Option<&str>) -> Result<Vec<Answer>, Stop> {
+    let answers: Vec<Answer> = modules.into_iter().map(Answer::new).collect();
     match (answers.is_empty(), module) {
         (false, _) => Ok(answers),
         (true, Some(module)) => Err(Stop::usage(format!(

@@ -66,7 +66,7 @@ impl EventFormat {
 
 impl FormatField {
     /// `field:unsigned long ip; offset:8; size:8; signed:0;`, with tabs.
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(';').map(str::trim_ascii);
         let (type_name, name) = parts.next()?.split_once(':')?.1.rsplit_once(' ')?;
         // An array's length stands after its name.

@@ -1,9 +1,10 @@
-//! What the kernel's tracing says: event lines as ftrace and `trace-cmd report` print them, the list of kprobes,
+//! What the kernel's tracing says: event lines as ftrace and `trace-cmd report` print them, recordings of trace-cmd, the list of kprobes,
 //! the list of modules, the events' `format` files.
 //!
 //! All pure: text in, values out. What a guest sends is hostile, so that nothing here panics or grows without bound
 //! on any input; what cannot be read is passed over or reported, never guessed.
 
+pub mod dat;
 mod event;
 mod format;
 mod kprobes;

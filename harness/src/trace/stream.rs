@@ -162,18 +162,14 @@ impl<T> Matcher<T> {
         match line {
             Line::Event(event) => self.event(event, collect),
             Line::StackStart { context, user: false, first } => {
-                self.stack(context);
+                self.stack(context.cpu, context.pid);
                 if let Some(first) = first {
                     self.entry(first, collect);
                 }
             }
             Line::Lost(lost) => {
-                // The events after the gap are not those before it.
-                self.close(|slot| slot.cpu == lost.cpu);
                 let item = collect.lost(*lost);
-                let (cpu, number) = (lost.cpu, self.seen);
-                self.queue.push_back(Slot { item, cpu, pid: 0, open: false, number });
-                self.settle();
+                self.gap(lost.cpu, item);
             }
             // The stack of user space, if recorded, stands between an event and its kernel stack.
             Line::StackStart { user: true, .. } | Line::StackEntry(_) | Line::Comment(_) | Line::Other => {}
@@ -187,19 +183,39 @@ impl<T> Matcher<T> {
     }
 
     fn event(&mut self, event: &EventRef<'_>, collect: &mut impl Collect<Item = T>) {
-        self.seen += 1;
         let Context { cpu, pid, .. } = event.context;
+        self.note(cpu, pid, || collect.event(event));
+    }
+
+    /// An event of a task on a cpu, and what is made of it if it is wanted.
+    pub(super) fn note(&mut self, cpu: u32, pid: i32, item: impl FnOnce() -> Option<T>) {
+        self.seen += 1;
         if !self.queue.is_empty() {
             let seen = self.seen;
             self.close(|slot| slot.cpu == cpu && slot.pid == pid || slot.number + WAIT < seen);
         }
-        if let Some(item) = collect.event(event) {
+        if let Some(item) = item() {
             self.queue.push_back(Slot { item, cpu, pid, open: true, number: self.seen });
         }
     }
 
-    fn stack(&mut self, context: &Context<'_>) {
-        let is_owner = |slot: &&Slot<T>| slot.open && slot.cpu == context.cpu && slot.pid == context.pid;
+    /// Events were lost.
+    pub(super) fn gap(&mut self, cpu: u32, item: T) {
+        // The events after the gap are not those before it.
+        self.close(|slot| slot.cpu == cpu);
+        let number = self.seen;
+        self.queue.push_back(Slot { item, cpu, pid: 0, open: false, number });
+        self.settle();
+    }
+
+    /// What the stack that a task has recorded belongs to.
+    pub(super) fn owner(&mut self, cpu: u32, pid: i32) -> Option<&mut T> {
+        let is_owner = |slot: &&mut Slot<T>| slot.open && slot.cpu == cpu && slot.pid == pid;
+        self.queue.iter_mut().rev().find(is_owner).map(|slot| &mut slot.item)
+    }
+
+    fn stack(&mut self, cpu: u32, pid: i32) {
+        let is_owner = |slot: &&Slot<T>| slot.open && slot.cpu == cpu && slot.pid == pid;
         self.stack_of = self.queue.iter().rev().find(is_owner).map(|slot| slot.number);
     }
 

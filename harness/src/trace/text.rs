@@ -198,7 +198,15 @@ fn context(line: &str) -> Option<(Context<'_>, &str)> {
         }
         end = dash;
     }
-    None
+    behind_instance(line)
+}
+
+/// `trace-cmd report` puts the name of a tracefs instance before its lines: `own:           insmod-86 …`.
+fn behind_instance(line: &str) -> Option<(Context<'_>, &str)> {
+    let (name, rest) = line.split_at_checked(memchr(b':', line.as_bytes())?)?;
+    let rest = rest.strip_prefix(": ").filter(|_| !name.contains([' ', '[']))?;
+    (rest.as_bytes().get(DEFAULT_DASH) == Some(&b'-'))
+        .then(|| context_at(rest, DEFAULT_DASH, default_layout))?
 }
 
 /// `          insmod     125   0 0 00000001 0000000a [0054f68c] 13.560ms (+1.154ms): …`, the latency layout with the
@@ -387,6 +395,10 @@ mod tests {
     )]
     #[case::trace_cmd(
         "          insmod-86    [000]     4.123456: module_load:          loop ",
+        context("insmod", 86, 0, "", "4.123456")
+    )]
+    #[case::trace_cmd_instance(
+        "own:           insmod-86    [000]     4.123456: module_load:          loop ",
         context("insmod", 86, 0, "", "4.123456")
     )]
     #[case::trace_cmd_flags(

@@ -22,6 +22,7 @@ pub use report::{Certainty, CountAt, ModuleLedger, Note, Reference, Request, Ret
 use self::books::Books;
 use self::class::Class;
 use self::symbols::{Symbol, Symbols};
+use super::dat::Record;
 use super::event::{Event, ModuleEvent, Timestamp};
 use super::stream::{Collect, MAX_LINE, Matcher};
 use super::text::{EventRef, Line, Lost, parse_line};
@@ -69,6 +70,33 @@ impl Ledger {
         let Some(mut traced) = traced else { return };
         event.stack.iter().for_each(|entry| self.folder.entry(&mut traced, entry));
         self.books.enter(traced, &mut self.folder.symbols);
+    }
+
+    /// Takes what a recording has.
+    pub fn push_record(&mut self, record: &Record<'_>) {
+        let Ledger { matcher, folder, books, .. } = self;
+        match record {
+            Record::Module(context, event) => {
+                folder.highest_cpu = folder.highest_cpu.max(context.cpu);
+                matcher.note(context.cpu, context.pid, || {
+                    Some(folder.entry_of(*event, context.comm, context.pid, context.time))
+                });
+            }
+            Record::Stack { cpu, pid, frames } => {
+                if let Some(traced) = matcher.owner(*cpu, *pid) {
+                    frames.each(|function| folder.entry(traced, function));
+                }
+            }
+            Record::Other { cpu, pid } => matcher.note(*cpu, *pid, || None),
+            Record::Lost(lost) => {
+                let item = folder.lost(*lost);
+                matcher.gap(lost.cpu, item);
+            }
+            Record::Text(text) => return self.push_bytes(text),
+        }
+        if !matcher.done.is_empty() {
+            drain(matcher, folder, books);
+        }
     }
 
     /// Takes note that events were lost.
@@ -166,6 +194,10 @@ impl Folder {
             self.unreadable += u64::from(ours.contains(&name));
             return None;
         };
+        Some(self.entry_of(event, comm, pid, time))
+    }
+
+    fn entry_of(&mut self, event: ModuleEvent<'_>, comm: Option<&str>, pid: i32, time: &str) -> Traced {
         let module = event.module().into();
         let kind = match event {
             ModuleEvent::Load { .. } => Kind::Load { module },
@@ -183,7 +215,7 @@ impl Folder {
         let class = Class::Function(Symbol::MAX);
         let frames = Vec::with_capacity(16);
         let step = Move { comm: comm.map(Into::into), pid, time: time.into(), frames, class };
-        Some(Traced { kind, step, cpus: self.cpus() })
+        Traced { kind, step, cpus: self.cpus() }
     }
 
     fn cpus(&self) -> u32 {
