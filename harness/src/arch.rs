@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use crate::image::kconfig::KernelConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What the harness knows of one architecture.
@@ -50,6 +51,8 @@ pub struct Row {
     pub libc_package: &'static str,
     /// kbuild's `ARCH`.
     pub kbuild: &'static str,
+    /// The options that are set in the configuration of a kernel for it, together in no other architecture's.
+    pub config: &'static [&'static str],
     /// The file that QEMU boots, below the folder in which a kernel was built; its name is that of its target in kbuild.
     pub boot_file: &'static str,
     /// The options that a kernel needs for the machine, as a fragment of a configuration.
@@ -93,6 +96,7 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-x86-64-linux-gnu",
         libc_package: "libc6-dev-amd64-cross",
         kbuild: "x86",
+        config: &["X86_64"],
         boot_file: "arch/x86/boot/bzImage",
         kconfig: include_str!("../../images/kconfig/x86_64.config"),
         elf_machine: 62,
@@ -120,6 +124,7 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-arm-linux-gnueabihf",
         libc_package: "libc6-dev-armhf-cross",
         kbuild: "arm",
+        config: &["ARM"],
         boot_file: "arch/arm/boot/zImage",
         kconfig: include_str!("../../images/kconfig/arm.config"),
         elf_machine: 40,
@@ -149,6 +154,7 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-powerpc64le-linux-gnu",
         libc_package: "libc6-dev-ppc64el-cross",
         kbuild: "powerpc",
+        config: &["PPC64", "CPU_LITTLE_ENDIAN"],
         boot_file: "vmlinux",
         kconfig: include_str!("../../images/kconfig/ppc64le.config"),
         elf_machine: 21,
@@ -177,6 +183,7 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-powerpc64-linux-gnu",
         libc_package: "libc6-dev-ppc64-cross",
         kbuild: "powerpc",
+        config: &["PPC64", "CPU_BIG_ENDIAN"],
         boot_file: "vmlinux",
         kconfig: include_str!("../../images/kconfig/ppc64.config"),
         elf_machine: 21,
@@ -205,6 +212,7 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-powerpc-linux-gnu",
         libc_package: "libc6-dev-powerpc-cross",
         kbuild: "powerpc",
+        config: &["PPC32"],
         boot_file: "vmlinux",
         kconfig: include_str!("../../images/kconfig/ppc.config"),
         elf_machine: 20,
@@ -232,6 +240,7 @@ static ROWS: &[Row] = &[
         cross_package: "gcc-sparc64-linux-gnu",
         libc_package: "libc6-dev-sparc64-cross",
         kbuild: "sparc",
+        config: &["SPARC64"],
         boot_file: "vmlinux",
         kconfig: include_str!("../../images/kconfig/sparc64.config"),
         elf_machine: 43,
@@ -250,6 +259,11 @@ impl Arch {
     /// Every architecture, in the order of the table.
     pub fn all() -> impl Iterator<Item = Arch> {
         ROWS.iter().map(Arch)
+    }
+
+    /// The architecture that a kernel's configuration is for.
+    pub fn of_config(config: &KernelConfig) -> Option<Arch> {
+        Arch::all().find(|arch| arch.config.iter().all(|option| config.is_set(option)))
     }
 }
 
@@ -319,5 +333,14 @@ mod tests {
             "ia64".parse::<Arch>().unwrap_err().to_string(),
             "unknown architecture `ia64`: known are x86_64, arm, ppc64le, ppc64, ppc, sparc64"
         );
+    }
+
+    #[test]
+    fn a_configuration_is_for_one_architecture() {
+        for arch in Arch::all() {
+            let text: String = arch.config.iter().map(|option| format!("CONFIG_{option}=y\n")).collect();
+            assert_eq!(Arch::of_config(&KernelConfig::parse(&text)), Some(arch));
+        }
+        assert_eq!(Arch::of_config(&KernelConfig::parse("CONFIG_IA64=y\n")), None);
     }
 }

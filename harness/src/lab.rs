@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::guest::errno;
 use crate::image::builtin;
 use crate::image::cache::{Cache, Entry};
+use crate::image::own::OwnKernel;
 use crate::image::prepare::Store;
-use crate::image::spec::{self, ImageSpec};
+use crate::image::spec::{self, ImageSpec, KernelSource};
 use crate::module::Sources;
 use crate::scenario::Context;
 use crate::scenario::expand::{Case, Target, expand};
@@ -99,6 +100,24 @@ impl Lab {
         Ok(Lab { root, store, _images: built_in, images, sources, watch, cancel })
     }
 
+    /// Adds the image of a kernel of the user's own, which then is the default one.
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageSpec::own`].
+    pub fn add_kernel(&mut self, own: OwnKernel) -> Result<(), spec::Error> {
+        let spec = ImageSpec::own(own, &self.images)?;
+        self.images.retain(|image| image.name != spec.name);
+        self.images.iter_mut().for_each(|image| image.image.default = false);
+        self.images.push(spec);
+        Ok(())
+    }
+
+    /// Whether there is a kernel of the user's own.
+    pub fn has_own_kernel(&self) -> bool {
+        self.images.iter().any(|image| matches!(image.kernel, KernelSource::Own(_)))
+    }
+
     /// The project's folder.
     pub fn root(&self) -> &Path {
         &self.root
@@ -165,8 +184,14 @@ impl Lab {
         let modules: Vec<String> = self.sources.iter().map(|source| source.name.clone()).collect();
         let errnos: Vec<&str> = errno::names().collect();
         let context = Context { modules: &modules, errnos: &errnos };
-        let targets: Vec<Target> =
-            images.iter().map(|image| Target { name: image.name.clone(), values: values(image) }).collect();
+        let targets: Vec<Target> = images
+            .iter()
+            .map(|image| Target {
+                name: image.name.clone(),
+                arguments: image.arguments(),
+                values: values(image),
+            })
+            .collect();
         Ok(expand(&files, &targets, context)?)
     }
 }

@@ -20,6 +20,7 @@
 //! | variable | |
 //! |---|---|
 //! | `KMODLAB_IMAGES` | the images to run on, with commas between them, in place of the default ones |
+//! | `KMODLAB_KERNEL_TREE` | a kernel tree to run on, in place of the default images: its image is called `tree` |
 //! | `KMODLAB_ROOT` | the project's folder |
 //! | `KMODLAB_CACHE` | the cache's folder |
 //! | `KMODLAB_ARTIFACTS` | where cases that do not pass leave their artifacts |
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::image::own::OwnKernel;
 use crate::image::spec::ImageSpec;
 use crate::lab::{self, Lab};
 use crate::needs::{REQUIRE_VM, missing_for, missing_for_image};
@@ -123,8 +125,12 @@ impl Watch for Warnings {
 
 /// The cases of a project, as tests.
 fn trials(root: &Path, args: &Arguments) -> Result<Vec<Trial>, Error> {
-    let lab = Lab::open(Some(root), None, Arc::new(Warnings), Cancel::new()?)?;
-    let mut images = images(&lab, variable(IMAGES).as_deref())?;
+    let mut lab = Lab::open(Some(root), None, Arc::new(Warnings), Cancel::new()?)?;
+    let named = variable(IMAGES);
+    if let Some(own) = OwnKernel::from_env().filter(|own| is_wanted(own, named.as_deref())) {
+        lab.add_kernel(own)?;
+    }
+    let mut images = images(&lab, named.as_deref())?;
     let wanted = only(args, &lab.scenarios(), &mut images);
     let cases = lab.cases(&wanted, &images)?;
     let lacks = Lacks::of(&images, lab.cancel());
@@ -150,6 +156,11 @@ fn only(args: &Arguments, scenarios: &Path, images: &mut Vec<ImageSpec>) -> Vec<
     vec![file.display().to_string()]
 }
 
+/// Whether a kernel of the user's own is among the images of those names, or no image is named.
+fn is_wanted(own: &OwnKernel, names: Option<&str>) -> bool {
+    names.is_none_or(|names| names.split(',').any(|name| name.trim() == own.image_name()))
+}
+
 /// The images of those names, else the default ones.
 fn images(lab: &Lab, names: Option<&str>) -> Result<Vec<ImageSpec>, Error> {
     match names {
@@ -173,7 +184,8 @@ struct Lacks {
 impl Lacks {
     fn of(images: &[ImageSpec], cancel: &Cancel) -> Self {
         let required = variable(REQUIRE_VM).is_some_and(|value| value == "1");
-        let lack = |image: &ImageSpec| Some((image.name.clone(), missing_for_image(image, cancel)?.to_string()));
+        let lack =
+            |image: &ImageSpec| Some((image.name.clone(), missing_for_image(image, cancel)?.to_string()));
         let of_image = images.iter().filter(|_| !required).filter_map(lack).collect();
         Lacks { required, of_image }
     }
@@ -209,7 +221,7 @@ fn failed(report: &CaseReport, outcome: &Outcome) -> Failed {
         lines.extend(report.log_tail.iter().map(|line| format!("  {line}")));
     }
     lines.extend(report.artifacts.iter().map(|dir| format!("artifacts: {}", dir.display())));
-    lines.push(format!("run it again: kmodlab {} --image {} -v", report.again, report.id.image));
+    lines.push(format!("run it again: kmodlab {} -v", report.again));
     Failed::from(printable(&lines.join("\n")))
 }
 

@@ -35,7 +35,7 @@ impl Project {
     fn kmodlab(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
         command.args(args).current_dir(self.path()).env("KMODLAB_CACHE", self.path().join("cache"));
-        command.env_remove("KMODLAB_ROOT").output().unwrap()
+        command.env_remove("KMODLAB_ROOT").env_remove("KMODLAB_KERNEL_TREE").output().unwrap()
     }
 }
 
@@ -103,6 +103,63 @@ fn what_is_wrong_with_the_command_line_is_told(#[case] args: &[&str], #[case] me
     let text = err(&output);
     assert_eq!((output.status.code(), out(&output).as_str()), (Some(2), ""), "{text}");
     assert!(text.contains(message), "`{message}` is not in\n{text}");
+}
+
+/// A folder that looks like a built tree, as far as nothing is booted.
+fn tree(project: &Project) -> PathBuf {
+    let dir = project.path().join("linux");
+    for (path, text) in [
+        ("include/config/auto.conf", "CONFIG_X86_64=y\n"),
+        ("include/generated/utsrelease.h", "#define UTS_RELEASE \"6.6.0-mine\"\n"),
+        ("arch/x86/boot/bzImage", ""),
+    ] {
+        let file = dir.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_kernel_tree_takes_the_place_of_the_default_images() {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    let tree = tree(&project);
+    let listed = |args: &[&str], env: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
+        command.arg("list").args(args).current_dir(project.path());
+        let output = command.env("KMODLAB_KERNEL_TREE", env).output().unwrap();
+        let text = out(&output);
+        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&["--kernel-tree", "linux"], Path::new("")), ["topic/one@tree"]);
+    assert_eq!(listed(&["--kernel-tree", "linux", "--arch", "x86_64"], Path::new("")), ["topic/one@tree"]);
+    assert_eq!(listed(&[], &tree), ["topic/one@tree"]);
+    assert_eq!(listed(&["--image", "arm"], &tree), ["topic/one@arm"]);
+    assert_eq!(listed(&["-i", "arm", "-i", "tree"], &tree), ["topic/one@arm", "topic/one@tree"]);
+    // What is not asked for is not looked at.
+    assert_eq!(listed(&["--image", "arm"], Path::new("nowhere")), ["topic/one@arm"]);
+}
+
+#[rstest]
+#[case::nowhere(&["--kernel-tree", "nowhere"], 2, "there is no kernel tree `")]
+#[case::no_tree(&["--kernel-tree", "."], 2, "is no kernel tree: it has neither a `.config` nor")]
+#[case::not_built(&["--kernel-tree", "linux"], 125, "is not built: it has no `arch/x86/boot/bzImage`\nrun `make bzImage modules`")]
+#[case::two(&["--kernel-tree", "linux", "--kernel", "linux"], 2, "cannot be used with '--kernel")]
+#[case::both(&["--kernel-tree", "linux", "--image", "arm"], 2, "cannot be used with '--image")]
+#[case::modules(&["--modules", "linux"], 2, "--kernel <FILE>")]
+#[case::no_kernel(&["--kernel", "linux/include/config/auto.conf"], 2, "is no kernel that kmodlab can boot")]
+fn what_is_wrong_with_a_kernel_of_ones_own_is_told(
+    #[case] args: &[&str],
+    #[case] code: i32,
+    #[case] message: &str,
+) {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    std::fs::remove_file(tree(&project).join("arch/x86/boot/bzImage")).unwrap();
+    let output = project.kmodlab(&[&["run"], args].concat());
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(code), ""), "{}", err(&output));
+    assert!(err(&output).contains(message), "`{message}` is not in\n{}", err(&output));
 }
 
 #[test]

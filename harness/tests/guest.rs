@@ -153,7 +153,7 @@ fn the_calls_and_tables_of_a_module_are_found(#[case] image: &str) {
         return;
     }
     let image = LAB.store().prepare(&LAB.image(image).unwrap(), &Unwatched, LAB.cancel()).unwrap();
-    let builder = Builder::new(LAB.cache(), headers(&image), &Unwatched, LAB.cancel()).unwrap();
+    let builder = Builder::new(LAB.cache(), headers(&image).unwrap(), &Unwatched, LAB.cancel()).unwrap();
     let callers = |name| {
         let built = builder.build(LAB.sources(), name).unwrap();
         Callers::of(&std::fs::read(built.last().unwrap().ko()).unwrap()).unwrap()

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
 
 use crate::arch::Arch;
+use crate::image::own::{KernelFiles, KernelTree, OwnKernel};
 use crate::image::spec::DebianName;
 
 const EXAMPLES: &str = "\
@@ -19,6 +20,7 @@ Examples:
   kmodlab selftest ftrace test.d/kprobe     the kernel's own tests of probes
   kmodlab list --coverage                   what the scenarios cover, and what not
   kmodlab blame --trace trace.txt           who holds a module, from a log
+  kmodlab run --kernel-tree ~/linux         every scenario on a kernel that you built
   kmodlab shell x86_64                      a guest to try things in
   kmodlab doctor                            what is missing on this machine
 
@@ -108,11 +110,43 @@ pub(super) struct Selection {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Targets {
     /// Only on this image; may be repeated [default: the default images]
-    #[arg(short, long = "image", value_name = "NAME")]
+    #[arg(short, long = "image", value_name = "NAME", conflicts_with_all = ["kernel_tree", "kernel"])]
     pub(super) images: Vec<String>,
     /// Only on images of this architecture; may be repeated
     #[arg(short, long = "arch", value_name = "ARCH")]
     pub(super) archs: Vec<Arch>,
+    #[command(flatten)]
+    pub(super) kernel: KernelChoice,
+}
+
+/// A kernel of the user's own, in place of an image.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct KernelChoice {
+    /// On the kernel that is built in this folder: a kernel tree, or what `O=` named [env: KMODLAB_KERNEL_TREE]
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel", help_heading = KERNEL)]
+    pub(super) kernel_tree: Option<PathBuf>,
+    /// On this kernel: a boot file, such as `/boot/vmlinuz-RELEASE`
+    #[arg(long, value_name = "FILE", help_heading = KERNEL)]
+    pub(super) kernel: Option<PathBuf>,
+    /// The modules of `--kernel`, as `/lib/modules/RELEASE`
+    #[arg(long, value_name = "DIR", requires = "kernel", help_heading = KERNEL)]
+    pub(super) modules: Option<PathBuf>,
+    /// What test modules are built against with `--kernel` [default: `build` in the directory of `--modules`]
+    #[arg(long, value_name = "DIR", requires = "kernel", help_heading = KERNEL)]
+    pub(super) headers: Option<PathBuf>,
+}
+
+const KERNEL: &str = "A kernel of your own";
+
+impl KernelChoice {
+    /// The kernel that the command line names.
+    pub(super) fn named(&self) -> Option<OwnKernel> {
+        let tree = self.kernel_tree.as_ref().map(|dir| OwnKernel::Tree(KernelTree::new(dir)));
+        tree.or_else(|| {
+            let (modules, headers) = (self.modules.clone(), self.headers.clone());
+            Some(OwnKernel::Files(KernelFiles { kernel: self.kernel.clone()?, modules, headers }))
+        })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -231,7 +265,7 @@ Exit codes:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = BLAME_EXAMPLES)]
-#[command(group = clap::ArgGroup::new("from").args(["trace", "image", "live"]).required(true))]
+#[command(group = clap::ArgGroup::new("from").args(["trace", "image", "live", "kernel_tree", "kernel"]).required(true))]
 pub(super) struct Blame {
     /// The module [default: every module of the trace]. In a guest: a file `NAME.ko`, a folder with a Kbuild, a test
     /// module, or one of the image's kernel
@@ -244,6 +278,8 @@ pub(super) struct Blame {
     /// Load the module into a guest of this image, run the commands, and try to remove it
     #[arg(short, long, value_name = "NAME", requires = "module")]
     pub(super) image: Option<String>,
+    #[command(flatten)]
+    pub(super) kernel: KernelChoice,
     #[command(flatten)]
     pub(super) machine: Machine,
     /// Commands for the guest's shell; what they leave in the background stays. The module is to be removed as soon as
@@ -262,7 +298,10 @@ pub(super) struct Blame {
 #[derive(Debug, clap::Args)]
 pub(super) struct ShellArgs {
     /// The image
-    pub(super) image: String,
+    #[arg(required_unless_present_any = ["kernel_tree", "kernel"], conflicts_with_all = ["kernel_tree", "kernel"])]
+    pub(super) image: Option<String>,
+    #[command(flatten)]
+    pub(super) kernel: KernelChoice,
     #[command(flatten)]
     pub(super) machine: Machine,
     /// Serve gdb, and say how to attach
@@ -324,10 +363,13 @@ pub(super) enum Module {
     /// Build test modules and print where they are
     Build {
         /// The test modules, or folders with a Kbuild [default: every test module]
-        modules: Vec<String>,
+        #[arg(value_name = "MODULES")]
+        names: Vec<String>,
         /// Only for this image; may be repeated [default: the default images]
-        #[arg(short, long = "image", value_name = "NAME")]
+        #[arg(short, long = "image", value_name = "NAME", conflicts_with_all = ["kernel_tree", "kernel"])]
         images: Vec<String>,
+        #[command(flatten)]
+        kernel: KernelChoice,
     },
     /// List the test modules
     List,
@@ -336,8 +378,10 @@ pub(super) enum Module {
         /// A file `NAME.ko` (or `.ko.xz`), a folder with a Kbuild, or a test module
         module: String,
         /// For this image, where the module has to be built; may be repeated [default: the default images]
-        #[arg(short, long = "image", value_name = "NAME")]
+        #[arg(short, long = "image", value_name = "NAME", conflicts_with_all = ["kernel_tree", "kernel"])]
         images: Vec<String>,
+        #[command(flatten)]
+        kernel: KernelChoice,
         /// What is printed: a list for people, or a JSON document
         #[arg(long, value_name = "FORMAT", default_value = "human")]
         format: Format,

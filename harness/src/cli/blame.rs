@@ -29,8 +29,8 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
     }
     // The kernel writes `_` for `-` in a module's name.
     let module = args.module.as_ref().map(|name| name.trim_end_matches(".ko").replace('-', "_"));
-    let answers = match (args.trace.as_deref(), &args.image, &args.module) {
-        (None, Some(image), Some(module)) => vec![blame_guest::answer(context, args, image, module)?],
+    let answers = match (args.trace.as_deref(), &args.module) {
+        (None, Some(module)) => vec![blame_guest::answer(context, args, module)?],
         (Some("-"), ..) => {
             read(&mut io::stdin().lock(), "standard input", module.as_deref(), &context.cancel)?
         }
@@ -44,7 +44,7 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
             }
         }
         (None, ..) => {
-            return Err(Stop::usage("name a module with --image or --live, or a file with --trace"));
+            return Err(Stop::usage("name the module that is to be loaded"));
         }
     };
     match args.format {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fs_err as fs;
 
 use super::args::Blame;
-use super::{Context, Stop, complain, exit, run};
+use super::{Context, Stop, complain, exit, run, select};
 use crate::blame::{Answer, Verdict};
 use crate::guest::Errno;
 use crate::guest::proto::Ending;
@@ -41,9 +41,9 @@ impl Subject {
 }
 
 /// Loads the module, runs the commands, tries to remove it, and says what holds it.
-pub(super) fn answer(context: &Context, args: &Blame, image: &str, module: &str) -> Result<Answer, Stop> {
-    let lab = context.lab()?;
-    let image = lab.image(image).map_err(Stop::usage)?.name;
+pub(super) fn answer(context: &Context, args: &Blame, module: &str) -> Result<Answer, Stop> {
+    let lab = context.lab_with(&args.kernel, args.image.as_slice())?;
+    let image = select::image(&lab, args.image.as_deref())?.name;
     let subject = subject(&lab, &image, module)?;
     let mut tests: Vec<&str> = match &subject {
         Subject::Test(names) => names.iter().map(String::as_str).collect(),
@@ -101,7 +101,8 @@ fn folder(lab: &Lab, image: &str, path: &Path) -> Result<Vec<(String, Vec<u8>)>,
     let spec = lab.image(image).map_err(Stop::usage)?;
     let failed = |error: &(dyn std::error::Error + 'static)| Stop::error(error);
     let image = lab.store().prepare(&spec, lab.watch(), lab.cancel()).map_err(|error| failed(&error))?;
-    let builder = Builder::new(lab.cache(), headers(&image), lab.watch(), lab.cancel())
+    let builder = headers(&image)
+        .and_then(|headers| Builder::new(lab.cache(), headers, lab.watch(), lab.cancel()))
         .map_err(|error| failed(&error))?;
     let sources = Sources::single(path).map_err(Stop::usage)?;
     let mut files = Vec::new();

@@ -7,7 +7,7 @@ use super::{Context, Stop, say, select};
 
 /// Validates the selected scenarios as every image sees them.
 pub(super) fn check(context: &Context, args: &Check) -> Result<u8, Stop> {
-    let lab = context.lab()?;
+    let lab = context.lab_for(&args.selection.targets)?;
     let cases = select::cases(&lab, &args.selection)?;
     let count =
         |of: fn(&crate::scenario::expand::Case) -> &str| cases.iter().map(of).collect::<BTreeSet<_>>().len();

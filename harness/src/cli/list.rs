@@ -8,7 +8,7 @@ use crate::scenario::Row;
 
 /// Lists cases, or what the scenarios cover.
 pub(super) fn list(context: &Context, args: &List) -> Result<u8, Stop> {
-    let lab = context.lab()?;
+    let lab = context.lab_for(&args.selection.targets)?;
     let cases = select::cases(&lab, &args.selection)?;
     if !args.coverage {
         for case in &cases {

@@ -22,6 +22,8 @@ use std::sync::Arc;
 use clap::Parser;
 
 use self::args::{Args, Subcommand};
+use crate::image::own::OwnKernel;
+use crate::image::spec;
 use crate::lab::{self, Lab};
 use crate::report::{Human, Verbosity, printable};
 use crate::work::Cancel;
@@ -76,6 +78,25 @@ impl Context {
                 error => Stop::usage(crate::error::chain(&error)),
             },
         )
+    }
+
+    /// As [`Context::lab_with`].
+    fn lab_for(&self, targets: &args::Targets) -> Result<Lab, Stop> {
+        self.lab_with(&targets.kernel, &targets.images)
+    }
+
+    /// The same with the kernel of the user's own, where the command line or, unless other images are named, the
+    /// environment names one.
+    fn lab_with(&self, kernel: &args::KernelChoice, images: &[String]) -> Result<Lab, Stop> {
+        let mut lab = self.lab()?;
+        let named = |own: &OwnKernel| images.is_empty() || images.iter().any(|name| name == own.image_name());
+        if let Some(own) = kernel.named().or_else(|| OwnKernel::from_env().filter(named)) {
+            lab.add_kernel(own).map_err(|error| match error {
+                spec::Error::Own(own) if !own.is_usage() => Stop::error(&own),
+                error => Stop::usage(crate::error::chain(&error)),
+            })?;
+        }
+        Ok(lab)
     }
 }
 

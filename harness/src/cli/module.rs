@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::Serialize;
 
-use super::args::{Format, Module};
+use super::args::{self, Format, Module};
 use super::{Context, Stop, say, select};
 use crate::image::depmod::decompress;
 use crate::lab::Lab;
@@ -28,8 +28,12 @@ pub(super) fn module(context: &Context, command: &Module) -> Result<u8, Stop> {
                 say(format_args!("{:<20}{needs}", source.name));
             }
         }
-        Module::Build { modules, images } => build(&context.lab()?, modules, images)?,
-        Module::Callers { module, images, format } => callers(context, module, images, *format)?,
+        Module::Build { names, images, kernel } => {
+            build(&context.lab_with(kernel, images)?, names, images)?;
+        }
+        Module::Callers { module, images, kernel, format } => {
+            callers(context, module, images, kernel, *format)?;
+        }
     }
     Ok(0)
 }
@@ -55,7 +59,8 @@ fn for_images(
     let watch = lab.watch();
     for spec in select::images(lab, images, &[])? {
         let image = lab.store().prepare(&spec, watch, lab.cancel()).map_err(|error| Stop::error(&error))?;
-        let builder = Builder::new(lab.cache(), headers(&image), watch, lab.cancel())
+        let builder = headers(&image)
+            .and_then(|headers| Builder::new(lab.cache(), headers, watch, lab.cancel()))
             .map_err(|error| Stop::error(&error))?;
         each(&spec.name, &builder)?;
     }
@@ -86,13 +91,19 @@ struct Document {
     callers: Callers,
 }
 
-fn callers(context: &Context, module: &str, images: &[String], format: Format) -> Result<(), Stop> {
+fn callers(
+    context: &Context,
+    module: &str,
+    images: &[String],
+    kernel: &args::KernelChoice,
+    format: Format,
+) -> Result<(), Stop> {
     let mut documents = Vec::new();
     // A file needs no project.
     if Path::new(module).is_file() {
         documents.push(Document { image: None, callers: read(Path::new(module))? });
     } else {
-        let lab = context.lab()?;
+        let lab = context.lab_with(kernel, images)?;
         for_images(&lab, images, |image, builder| {
             if let Some(file) = built(&lab, builder, module)? {
                 documents.push(Document { image: Some(image.to_owned()), callers: read(&file)? });

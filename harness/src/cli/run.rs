@@ -16,7 +16,7 @@ use crate::scenario::expand::Case;
 
 /// Runs the selected cases; the exit code says how they ended.
 pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
-    let lab = context.lab()?;
+    let lab = context.lab_for(&args.selection.targets)?;
     let cases = select::cases(&lab, &args.selection)?;
     let cases = match (args.repeat, args.seed) {
         (None, None) => cases,

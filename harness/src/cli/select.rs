@@ -11,7 +11,10 @@ use crate::scenario::expand::Case;
 pub(super) fn images(lab: &Lab, names: &[String], archs: &[Arch]) -> Result<Vec<ImageSpec>, Stop> {
     let mut images: Vec<ImageSpec> = match names {
         // Naming an architecture asks for its images, default or not.
-        [] => lab.images().iter().filter(|image| image.default || !archs.is_empty()).cloned().collect(),
+        [] => {
+            let any = !archs.is_empty() && !lab.has_own_kernel();
+            lab.images().iter().filter(|image| image.default || any).cloned().collect()
+        }
         names => names.iter().map(|name| lab.image(name)).collect::<Result<_, _>>().map_err(Stop::usage)?,
     };
     images.retain(|image| archs.is_empty() || archs.contains(&image.arch));
@@ -19,6 +22,16 @@ pub(super) fn images(lab: &Lab, names: &[String], archs: &[Arch]) -> Result<Vec<
         return Err(Stop::usage("no image is like that\n`kmodlab image list` shows those there are"));
     }
     Ok(images)
+}
+
+/// The image of that name, or that of the kernel of the user's own.
+pub(super) fn image(lab: &Lab, name: Option<&str>) -> Result<ImageSpec, Stop> {
+    match name {
+        Some(name) => lab.image(name).map_err(Stop::usage),
+        None => images(lab, &[], &[])
+            .map(|images| images.into_iter().next())?
+            .ok_or_else(|| Stop::usage("no image is named")),
+    }
 }
 
 /// The cases that a selection means.

@@ -12,7 +12,7 @@ pub(super) fn selftest(context: &Context, command: &Selftest) -> Result<u8, Stop
 }
 
 fn ftrace(context: &Context, args: &Ftrace) -> Result<u8, Stop> {
-    let lab = context.lab()?;
+    let lab = context.lab_for(&args.targets)?;
     let mut cases = Vec::new();
     for spec in select::images(&lab, &args.targets.images, &args.targets.archs)? {
         let image =
@@ -20,7 +20,7 @@ fn ftrace(context: &Context, args: &Ftrace) -> Result<u8, Stop> {
         let sources =
             lab.store().sources(&image, lab.watch(), lab.cancel()).map_err(|error| Stop::error(&error))?;
         let suite = Suite::read(&sources).map_err(|error| Stop::error(&error))?;
-        cases.extend(suite.cases(&args.patterns, &spec.name));
+        cases.extend(suite.cases(&args.patterns, &spec.name, &spec.arguments()));
     }
     if cases.is_empty() {
         return Err(Stop::usage(format!("no test's path has `{}` in it", args.patterns.join("` or `"))));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::args::ShellArgs;
-use super::{Context, Stop, exit, run, say};
+use super::{Context, Stop, exit, run, say, select};
 use crate::gdb;
 use crate::guest::proto::{Ending, Run, WriteMode};
 use crate::guest::{self, Guest, RequestId};
@@ -20,8 +20,8 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Opens a shell in a guest, or runs a command there, and ends the guest with it.
 pub(super) fn shell(context: &Context, args: &ShellArgs) -> Result<u8, Stop> {
-    let lab = context.lab()?;
-    let image = lab.image(&args.image).map_err(Stop::usage)?;
+    let lab = context.lab_with(&args.kernel, args.image.as_slice())?;
+    let image = select::image(&lab, args.image.as_deref())?;
     let runner = Runner::new(&lab, run::options(&args.machine), &*context.human);
     let names: Vec<&str> = lab.sources().iter().map(|source| source.name.as_str()).collect();
     let failed = |message| Stop { code: exit::ERROR, message };

@@ -29,14 +29,14 @@ pub fn tune(file: &[u8], raw_load: Option<u32>) -> Tuned {
     if file.starts_with(elf::ELFMAG.as_slice()) || is_arm64_image(file) {
         return Tuned::Uncompressed;
     }
-    if at(file, 0x202) == Some(*b"HdrS") {
+    if is_x86(file) {
         return match x86_payload(file).and_then(unpack) {
             Some(vmlinux) if starts_by_pvh(&vmlinux) => Tuned::Made(vmlinux),
             Some(_) => Tuned::AsIs("its kernel has no PVH entry (CONFIG_PVH)"),
             None => Tuned::AsIs("its kernel is not found"),
         };
     }
-    if at(file, 0x24) == Some(0x016f_2818_u32.to_le_bytes()) {
+    if is_arm_zimage(file) {
         return match (arm_payload(file), raw_load) {
             (Some(image), Some(load)) => Tuned::Made(legacy_image(&image, load)),
             (Some(_), None) => Tuned::AsIs("the machine takes no raw image"),
@@ -57,6 +57,60 @@ pub fn release(image: &[u8]) -> Option<String> {
         LazyLock::new(|| Regex::new(r"Linux version ([0-9][0-9A-Za-z.+~_-]{0,63}) ").ok());
     let release = BANNER.as_ref()?.captures(image)?.get(1)?;
     Some(String::from_utf8_lossy(release.as_bytes()).into_owned())
+}
+
+/// What a boot file says of the machine that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootMachine {
+    /// `e_machine`, as ELF files of the architecture have it.
+    pub elf_machine: u16,
+    /// Whether numbers begin with their most significant byte, where the file says so.
+    pub big_endian: Option<bool>,
+}
+
+/// The machine that a boot file is for; `None` where its format does not tell.
+pub fn machine(file: &[u8]) -> Option<BootMachine> {
+    if file.starts_with(elf::ELFMAG.as_slice()) {
+        let big = *file.get(5)? == elf::ELFDATA2MSB.0;
+        let number: [u8; 2] = at(file, 18)?;
+        let elf_machine = if big { u16::from_be_bytes(number) } else { u16::from_le_bytes(number) };
+        return Some(BootMachine { elf_machine, big_endian: Some(big) });
+    }
+    let plain = |machine: elf::Machine| Some(BootMachine { elf_machine: machine.0, big_endian: None });
+    if is_x86(file) {
+        // `XLF_KERNEL_64` of `xloadflags`, since boot protocol 2.12.
+        let is_64 = file.get(0x236)? & 1 != 0;
+        return plain(if is_64 { elf::EM_X86_64 } else { elf::EM_386 });
+    }
+    if is_arm_zimage(file) {
+        return plain(elf::EM_ARM);
+    }
+    if is_arm64_image(file) {
+        return plain(elf::EM_AARCH64);
+    }
+    unpack(file).and_then(|inner| machine(&inner))
+}
+
+/// The release of the kernel in a boot file.
+pub fn boot_release(file: &[u8]) -> Option<String> {
+    if is_x86(file) {
+        // `kernel_version`: where a text lies that begins with the release.
+        let start = usize::from(u16::from_le_bytes(at(file, 0x20e)?)) + 0x200;
+        let text = file.get(start..)?.split(|&byte| byte == 0 || byte == b' ').next()?;
+        return String::from_utf8(text.to_owned()).ok().filter(|text| !text.is_empty());
+    }
+    if is_arm_zimage(file) {
+        return release(&arm_payload(file)?);
+    }
+    release(file).or_else(|| release(&unpack(file)?))
+}
+
+fn is_x86(file: &[u8]) -> bool {
+    at(file, 0x202) == Some(*b"HdrS")
+}
+
+fn is_arm_zimage(file: &[u8]) -> bool {
+    at(file, 0x24) == Some(0x016f_2818_u32.to_le_bytes())
 }
 
 fn at<const N: usize>(file: &[u8], offset: usize) -> Option<[u8; N]> {

@@ -10,6 +10,7 @@ pub mod debian;
 pub mod depmod;
 pub mod kconfig;
 pub mod kernel;
+pub mod own;
 pub mod prepare;
 pub mod source;
 pub mod spec;

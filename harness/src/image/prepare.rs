@@ -13,6 +13,7 @@ use super::debian::{self, Debian, Package};
 use super::depmod::{self, Modules};
 use super::kconfig::KernelConfig;
 use super::kernel::{self, Tuned};
+use super::own::{self, OwnKernel, Stored};
 use super::source;
 use super::spec::{self, DebianName, ImageSpec, KernelSource, UserlandSource};
 use crate::arch::Arch;
@@ -57,6 +58,15 @@ pub enum Error {
         /// The architecture.
         arch: Arch,
     },
+    /// A kernel of the user's own cannot be used.
+    #[error(transparent)]
+    Own(#[from] own::Error),
+    /// The kernel's sources are not at hand.
+    #[error("the sources of the kernel {release} are not at hand: name its tree with `--kernel-tree`")]
+    NoSources {
+        /// The kernel's release.
+        release: String,
+    },
     /// The busybox is none.
     #[error("no applets are found in the image's busybox")]
     NoApplets,
@@ -90,12 +100,14 @@ pub struct Prepared {
     pub initramfs: PathBuf,
     /// The kernel's configuration.
     pub config: KernelConfig,
-    /// The kernel's module directory.
+    /// Where the paths of the kernel's modules begin.
     pub modules_dir: PathBuf,
-    /// The kernel's headers, for `make -C`.
-    pub headers: PathBuf,
-    /// Changes with the headers.
-    pub headers_key: String,
+    /// Where `modules.dep` and the like are.
+    index_dir: PathBuf,
+    /// The kernel's headers, where there are any.
+    pub headers: Option<HeadersDir>,
+    /// The sources of a kernel that is not Debian's, where they are at hand.
+    sources: Option<PathBuf>,
     /// The packages that it all came from.
     pub packages: Vec<Package>,
     /// Changes with the kernel and with the initramfs.
@@ -104,38 +116,71 @@ pub struct Prepared {
     _entries: Vec<Entry>,
 }
 
+/// What modules are built against.
+#[derive(Debug, Clone)]
+pub struct HeadersDir {
+    /// For `make -C`.
+    pub dir: PathBuf,
+    /// Changes with what is there.
+    pub key: String,
+}
+
+/// The sources of a kernel. While it lives, they are not cleaned away.
+#[derive(Debug)]
+pub struct SourcesDir {
+    dir: PathBuf,
+    _entry: Option<Entry>,
+}
+
+impl std::ops::Deref for SourcesDir {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.dir
+    }
+}
+
 /// A kernel with what belongs to it, wherever it came from.
 struct Kernel {
-    /// Holds `kernel` (the boot file), `config`, `release` and `modules/`.
+    /// Holds `kernel` (the boot file), `config` and `release`.
     kernel: Entry,
-    headers: PathBuf,
-    headers_key: String,
-    /// What the headers lead to.
-    parts: Vec<Entry>,
+    modules_dir: PathBuf,
+    index_dir: PathBuf,
+    headers: Option<HeadersDir>,
+    /// The sources, where they are a folder of the user's.
+    sources: Option<PathBuf>,
     packages: Vec<Package>,
+    /// What the paths lead to.
+    entries: Vec<Entry>,
 }
 
 impl From<debian::Kernel> for Kernel {
     fn from(debian: debian::Kernel) -> Self {
         let debian::Kernel { kernel, headers, headers_parts, packages } = debian;
+        let modules = kernel.join("modules");
         Kernel {
             kernel,
-            headers: headers.to_path_buf(),
-            headers_key: headers.key().to_owned(),
-            parts: [vec![headers], headers_parts].concat(),
+            modules_dir: modules.clone(),
+            index_dir: modules,
+            headers: Some(HeadersDir { dir: headers.to_path_buf(), key: headers.key().to_owned() }),
+            sources: None,
             packages,
+            entries: [vec![headers], headers_parts].concat(),
         }
     }
 }
 
 impl From<(source::Kernel, Package)> for Kernel {
     fn from((built, package): (source::Kernel, Package)) -> Self {
+        let modules = built.entry.join("modules");
         Kernel {
-            headers: built.headers(),
-            headers_key: built.entry.key().to_owned(),
+            modules_dir: modules.clone(),
+            index_dir: modules,
+            headers: Some(HeadersDir { dir: built.headers(), key: built.entry.key().to_owned() }),
             kernel: built.entry,
-            parts: Vec::new(),
+            sources: None,
             packages: vec![package],
+            entries: Vec::new(),
         }
     }
 }
@@ -147,7 +192,7 @@ impl Prepared {
     ///
     /// Where their index cannot be read.
     pub fn modules(&self) -> io::Result<Modules> {
-        read_modules(&self.modules_dir)
+        read_modules(&self.index_dir)
     }
 
     /// One of the kernel's own modules, as the ELF file that `finit_module` takes; `None` where there is none.
@@ -206,15 +251,20 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::prepare`].
-    pub fn sources(&self, image: &Prepared, watch: &dyn Watch, cancel: &Cancel) -> Result<Entry, Error> {
+    pub fn sources(&self, image: &Prepared, watch: &dyn Watch, cancel: &Cancel) -> Result<SourcesDir, Error> {
         let suite = match &image.spec.kernel {
             KernelSource::Debian(kernel) => &kernel.suite,
             KernelSource::Source(source) => &source.suite,
+            KernelSource::Own(_) => {
+                let missing = || Error::NoSources { release: image.release.clone() };
+                return Ok(SourcesDir { dir: image.sources.clone().ok_or_else(missing)?, _entry: None });
+            }
         };
         let debian = Debian::new(&self.cache, image.spec.arch, watch, cancel);
         let package =
             image.packages.first().ok_or_else(|| io::Error::other("the image has no kernel's package"))?;
-        Ok(debian.source(suite, package)?)
+        let entry = debian.source(suite, package)?;
+        Ok(SourcesDir { dir: entry.to_path_buf(), _entry: Some(entry) })
     }
 
     /// The image, made ready to boot with what the cache has, and what it has not.
@@ -240,18 +290,19 @@ impl Store {
     ) -> Result<Prepared, Error> {
         let debian = Debian::new(&self.cache, spec.arch, watch, cancel);
         let builder = source::Builder::new(&self.cache, spec.arch, watch, cancel);
-        let Kernel { kernel, headers, headers_key, parts, mut packages } = match &spec.kernel {
+        let mut kernel: Kernel = match &spec.kernel {
             KernelSource::Debian(source) => debian.kernel(source)?.into(),
             KernelSource::Source(source) => builder.debian_kernel(source)?.into(),
+            KernelSource::Own(source) => self.own(source, watch, cancel)?,
         };
         let (busybox, package) = match &spec.userland {
             UserlandSource::Debian(source) => debian.userland(source).map(|it| (it.busybox, it.package))?,
             UserlandSource::Source(source) => builder.busybox(source)?,
         };
-        packages.push(package);
+        kernel.packages.push(package);
         let step = Step { cache: &self.cache, arch: spec.arch, watch, cancel };
-        let plain_kernel = kernel.join("kernel");
-        let tuned = step.tune(&kernel)?;
+        let plain_kernel = kernel.kernel.join("kernel");
+        let tuned = step.tune(&kernel.kernel)?;
         let tuned_kernel = tuned.join("kernel");
         let agent = step.agent()?;
         let mut initramfs = step.initramfs(&kernel, &busybox, &agent)?;
@@ -265,26 +316,42 @@ impl Store {
             .into_iter()
             .unzip();
             initramfs = step.add(&initramfs, &entries)?;
-            packages.extend(more);
+            kernel.packages.extend(more);
         }
         let key = KeyBuilder::new(spec.name.clone())
-            .part("plain kernel", kernel.key())
+            .part("plain kernel", kernel.kernel.key())
             .part("kernel", tuned.key())
             .part("initramfs", initramfs.key())
             .finish();
+        let read = |name| fs::read_to_string(kernel.kernel.join(name));
         Ok(Prepared {
             spec: spec.clone(),
-            release: fs::read_to_string(kernel.join("release"))?,
+            release: read("release")?,
             kernel: if tuned_kernel.exists() { tuned_kernel } else { plain_kernel.clone() },
             plain_kernel,
             initramfs: initramfs.join("initramfs"),
-            config: KernelConfig::parse(&fs::read_to_string(kernel.join("config"))?),
-            modules_dir: kernel.join("modules"),
-            headers,
-            headers_key,
-            packages,
+            config: KernelConfig::parse(&read("config")?),
+            modules_dir: kernel.modules_dir,
+            index_dir: kernel.index_dir,
+            headers: kernel.headers,
+            sources: kernel.sources,
+            packages: kernel.packages,
             key,
-            _entries: [vec![kernel, busybox, tuned, agent, initramfs], parts].concat(),
+            _entries: [vec![kernel.kernel, busybox, tuned, agent, initramfs], kernel.entries].concat(),
+        })
+    }
+
+    fn own(&self, source: &OwnKernel, watch: &dyn Watch, cancel: &Cancel) -> Result<Kernel, Error> {
+        let found = source.find()?;
+        let Stored { kernel, index, headers_key } = Stored::new(&found, &self.cache, watch, cancel)?;
+        Ok(Kernel {
+            kernel,
+            modules_dir: found.modules_dir,
+            index_dir: index.to_path_buf(),
+            headers: found.headers.zip(headers_key).map(|(dir, key)| HeadersDir { dir, key }),
+            sources: found.sources,
+            packages: Vec::new(),
+            entries: vec![index],
         })
     }
 }
@@ -353,16 +420,14 @@ impl Step<'_> {
     }
 
     /// The initial RAM file system: an entry that holds `initramfs`.
-    fn initramfs(&self, kernel: &Entry, busybox: &Entry, agent: &Entry) -> Result<Entry, Error> {
+    fn initramfs(&self, kernel: &Kernel, busybox: &Entry, agent: &Entry) -> Result<Entry, Error> {
+        let modules = self.channel_modules(kernel)?;
         let key = KeyBuilder::new(format!("initramfs for {}", self.arch))
-            .part("layout", "2")
-            .part("kernel", kernel.key())
+            .part("layout", "3")
             .part("busybox", busybox.key())
-            .part("agent", agent.key())
-            .part("channel", self.arch.virtio_serial)
-            .finish();
+            .part("agent", agent.key());
+        let key = modules.iter().fold(key, |key, (name, elf)| key.part(name, elf)).finish();
         self.cache.entry("initramfs", &key, self.cancel, |dir| {
-            let modules = self.channel_modules(kernel)?;
             let busybox = fs::read(busybox.join("busybox"))?;
             let applets = busybox::applets(&busybox);
             if applets.is_empty() {
@@ -390,9 +455,9 @@ impl Step<'_> {
             archive.symlink("sbin", "bin")?;
             archive.file("init", 0o755, &fs::read(agent.join("agent"))?)?;
             let mut list = String::new();
-            for (name, elf) in modules {
+            for (name, elf) in &modules {
                 let path = format!("/lib/modules/{name}.ko");
-                archive.file(&path, 0o644, &elf)?;
+                archive.file(&path, 0o644, elf)?;
                 list.push_str(&format!("{path}\n"));
             }
             archive.file(agent::MODULE_LIST, 0o644, list.as_bytes())?;
@@ -420,20 +485,22 @@ impl Step<'_> {
     }
 
     /// The modules for the agent's channel, in the order in which to load them.
-    fn channel_modules(&self, kernel: &Entry) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let dir = kernel.join("modules");
-        let modules = read_modules(&dir)?;
+    fn channel_modules(&self, kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let modules = read_modules(&kernel.index_dir)?;
         let mut channel: Vec<(String, Vec<u8>)> = Vec::new();
         for driver in channel_drivers(self.arch) {
             let order = modules.load_order(driver).ok_or_else(|| Error::NoDriver {
-                release: fs::read_to_string(kernel.join("release")).unwrap_or_default(),
+                release: fs::read_to_string(kernel.kernel.join("release")).unwrap_or_default(),
                 module: driver,
             })?;
             for name in order {
                 if let Some(path) =
                     modules.path(name).filter(|_| channel.iter().all(|(known, _)| known != name))
                 {
-                    channel.push((name.to_owned(), depmod::decompress(fs::read(dir.join(path))?)?));
+                    channel.push((
+                        name.to_owned(),
+                        depmod::decompress(fs::read(kernel.modules_dir.join(path))?)?,
+                    ));
                 }
             }
         }

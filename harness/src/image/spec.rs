@@ -7,6 +7,7 @@ use fs_err as fs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::own::{self, OwnKernel};
 use crate::arch::Arch;
 use crate::scenario::values::Value;
 use crate::yaml::{self, Diagnostic, Spanned};
@@ -65,6 +66,9 @@ pub enum KernelSource {
     Debian(DebianKernel),
     /// A small kernel, built from Debian's package of the kernel's sources.
     Source(DebianSource),
+    /// A kernel of the user's own, which the command line names.
+    #[serde(skip)]
+    Own(OwnKernel),
 }
 
 impl std::fmt::Display for KernelSource {
@@ -72,6 +76,7 @@ impl std::fmt::Display for KernelSource {
         match self {
             KernelSource::Debian(kernel) => write!(f, "Debian {}, {}", kernel.suite, kernel.flavour),
             KernelSource::Source(source) => write!(f, "built from the sources of Debian {}", source.suite),
+            KernelSource::Own(own) => f.write_str(&own.arguments()),
         }
     }
 }
@@ -205,6 +210,17 @@ pub enum Error {
 {0}"
     )]
     Invalid(String),
+    /// A kernel of the user's own cannot be used.
+    #[error(transparent)]
+    Own(#[from] super::own::Error),
+    /// No image is like a kernel of the user's own.
+    #[error("there is no image for {arch} to take the userland and the machine of `{kernel}` from")]
+    NoTemplate {
+        /// The kernel.
+        kernel: String,
+        /// Its architecture.
+        arch: Arch,
+    },
     /// There is no such image.
     #[error("unknown image `{name}`: known are {known}", known = known.join(", "))]
     Unknown {
@@ -223,6 +239,35 @@ impl Image {
 }
 
 impl ImageSpec {
+    /// The image of a kernel of the user's own: all but the kernel is as in one of `images` for its architecture, a
+    /// default one if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel cannot be used, or no image is for its architecture.
+    pub fn own(own: OwnKernel, images: &[ImageSpec]) -> Result<Self, Error> {
+        let found = own.find()?;
+        let alike = images.iter().filter(|image| image.arch == found.arch);
+        let template = alike
+            .max_by_key(|image| image.default)
+            .ok_or_else(|| Error::NoTemplate { kernel: own.arguments(), arch: found.arch })?;
+        let mut image = template.image.clone();
+        image.description = format!("your own kernel {}", found.release);
+        image.values.extend(own::values(&found));
+        image.default = true;
+        let name = own.image_name().to_owned();
+        image.kernel = KernelSource::Own(own);
+        Ok(ImageSpec { name, file: template.file.clone(), image })
+    }
+
+    /// The arguments of `kmodlab` that choose it.
+    pub fn arguments(&self) -> String {
+        match &self.kernel {
+            KernelSource::Own(own) => own.arguments(),
+            KernelSource::Debian(_) | KernelSource::Source(_) => format!("--image {}", self.name),
+        }
+    }
+
     /// Reads an image from the text of its file.
     ///
     /// # Errors

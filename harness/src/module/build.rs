@@ -107,8 +107,9 @@ impl<'a> Builder<'a> {
             .part("headers", &self.headers.key)
             .file("compiler", &self.compiler.program)?
             .part("variables", self.headers.variables.join("\n"));
-        for dir in sources.include().iter().chain([&source.dir]) {
-            for file in files(dir)? {
+        let include = sources.include().map(|dir| Ok::<_, Error>((files(&dir)?, dir))).transpose()?;
+        for (files, dir) in include.into_iter().chain([(files_of(source)?, source.dir.clone())]) {
+            for file in files {
                 key = key.file(&file.to_string_lossy(), dir.join(&file))?;
             }
         }
@@ -131,9 +132,12 @@ impl<'a> Builder<'a> {
     ) -> Result<(), Error> {
         let work = tempfile::Builder::new().prefix("build-").tempdir_in(out)?;
         let dir = work.path().join(&source.name);
-        copy(&source.dir, &dir)?;
+        copy(&source.dir, &files_of(source)?, &dir)?;
+        if source.file.is_some() {
+            fs::write(dir.join("Kbuild"), format!("obj-m := {}.o\n", source.name))?;
+        }
         if let Some(include) = sources.include() {
-            copy(&include, &work.path().join(INCLUDE))?;
+            copy(&include, &files(&include)?, &work.path().join(INCLUDE))?;
         }
         let symbols: Vec<String> =
             needs.iter().map(|(module, _)| module.symvers().display().to_string()).collect();
@@ -185,10 +189,18 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+/// The files of a module's sources.
+fn files_of(source: &Source) -> Result<Vec<PathBuf>, Error> {
+    match &source.file {
+        Some(file) => Ok(vec![PathBuf::from(file)]),
+        None => files(&source.dir),
+    }
+}
+
+fn copy(from: &Path, files: &[PathBuf], to: &Path) -> Result<(), Error> {
     fs::create_dir(to)?;
-    for file in files(from)? {
-        fs::copy(from.join(&file), to.join(&file))?;
+    for file in files {
+        fs::copy(from.join(file), to.join(file))?;
     }
     Ok(())
 }

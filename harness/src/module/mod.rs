@@ -37,6 +37,15 @@ pub enum Error {
         /// The module.
         module: String,
     },
+    /// The image's kernel came without headers.
+    #[error(
+        "there is nothing to build modules against for {image}\n\
+         name the headers of its kernel with `--headers`, or its tree with `--kernel-tree`"
+    )]
+    NoHeaders {
+        /// The image.
+        image: String,
+    },
     /// The compiler is missing.
     #[error(transparent)]
     Compiler(#[from] crate::image::compiler::Missing),

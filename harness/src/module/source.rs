@@ -1,6 +1,7 @@
 //! The sources of test modules: a folder each, with a Kbuild.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ pub struct Source {
     pub dir: PathBuf,
     /// The modules whose symbols it uses, which are built and loaded before it.
     pub needs: Vec<String>,
+    /// The one file of the folder that it is made of, where the folder has no Kbuild for it.
+    pub file: Option<String>,
 }
 
 /// Every test module of a folder.
@@ -44,7 +47,8 @@ impl Sources {
             let dir = entry?.path();
             let Some(name) = dir.file_name().and_then(|name| name.to_str()) else { continue };
             let Ok(kbuild) = fs::read_to_string(dir.join("Kbuild")) else { continue };
-            let source = Source { name: name.to_owned(), dir: dir.clone(), needs: needs(&kbuild) };
+            let source =
+                Source { name: name.to_owned(), dir: dir.clone(), needs: needs(&kbuild), file: None };
             modules.insert(name.to_owned(), source);
         }
         Ok(Sources { dir: dir.to_owned(), modules })
@@ -62,25 +66,35 @@ impl Sources {
         let name = object_name(&kbuild).ok_or_else(|| {
             io::Error::other(format!("`{}` has no Kbuild that says `obj-m := NAME.o`", dir.display()))
         })?;
-        let source = Source { name: name.clone(), dir: dir.clone(), needs: needs(&kbuild) };
+        let source = Source { name: name.clone(), dir: dir.clone(), needs: needs(&kbuild), file: None };
         Ok(Sources {
             dir: dir.parent().unwrap_or(&dir).to_owned(),
             modules: BTreeMap::from([(name, source)]),
         })
     }
 
-    /// The module in the file `file` of a kernel's `sources`, as [`crate::image::prepare::Store::sources`] has them; with
+    /// The module in the file `file` of a kernel's `sources`: of a tree, or as [`crate::image::prepare::Store::sources`] has them; with
     /// its name.
     ///
     /// # Errors
     ///
     /// [`Error::Unknown`] where it is not there, or is no module by itself.
     pub fn of_kernel(sources: &Path, file: &str) -> Result<(Self, String), Error> {
-        let dir = sources.join(file);
-        let name = dir.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let path = sources.join(file);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "c") {
+            let source = Source {
+                name: name.clone(),
+                dir: path.parent().unwrap_or(sources).to_owned(),
+                needs: Vec::new(),
+                file: path.file_name().and_then(OsStr::to_str).map(str::to_owned),
+            };
+            // What lies beside the folder is none of the module's.
+            return Ok((Sources { dir: path, modules: BTreeMap::from([(name.clone(), source)]) }, name));
+        }
         let unknown = || Error::Unknown { name: file.to_owned(), dir: "the kernel's sources".to_owned() };
         let sources =
-            Some(dir).filter(|dir| dir.is_dir()).map(|dir| Sources::single(&dir)).ok_or_else(unknown)??;
+            Some(path).filter(|dir| dir.is_dir()).map(|dir| Sources::single(&dir)).ok_or_else(unknown)??;
         Ok((sources, name))
     }
 
@@ -185,6 +199,18 @@ mod tests {
         let (_dir, sources) = tree(&[("a", "# needs: b"), ("b", "# needs: a"), ("c", "# needs: d")]);
         assert!(matches!(sources.in_order("a"), Err(Error::Circle(_))));
         assert!(matches!(sources.in_order("c"), Err(Error::Unknown { name, .. }) if name == "d"));
+    }
+
+    #[test]
+    fn a_file_of_a_kernel_tree_is_a_module_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lib")).unwrap();
+        fs::write(dir.path().join("lib/test-x.c"), "").unwrap();
+        let (sources, name) = Sources::of_kernel(dir.path(), "lib/test-x.c").unwrap();
+        let source = sources.get(&name).unwrap();
+        assert_eq!((name.as_str(), source.file.as_deref()), ("test-x", Some("test-x.c")));
+        assert_eq!(source.dir, dir.path().join("lib"));
+        assert!(Sources::of_kernel(dir.path(), "lib/gone.c").is_err());
     }
 
     #[test]

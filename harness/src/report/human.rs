@@ -146,7 +146,7 @@ impl Human {
         if let Some(dir) = &report.artifacts {
             let _ = writeln!(text, "  artifacts: {}", dir.display());
         }
-        let _ = write!(text, "  run it again: kmodlab {} --image {} -v", report.again, report.id.image);
+        let _ = write!(text, "  run it again: kmodlab {} -v", report.again);
         text
     }
 

@@ -84,7 +84,7 @@ fn case(report: &CaseReport) -> TestCase {
         status.set_message(reason.lines().next().unwrap_or_default().to_owned());
         if !matches!(report.outcome, Outcome::Skip(_)) {
             status.set_type(report.outcome.kind().name());
-            let again = format!("run it again: kmodlab {} --image {} -v", report.again, report.id.image);
+            let again = format!("run it again: kmodlab {} -v", report.again);
             status.set_description(format!(
                 "{}\n{reason}\n{}\n{again}",
                 report.title,

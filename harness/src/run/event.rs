@@ -74,7 +74,7 @@ pub struct CaseReport {
     pub title: String,
     /// The scenario's file.
     pub file: PathBuf,
-    /// The arguments of `kmodlab` that run it again, but for the image.
+    /// The arguments of `kmodlab` that run it again.
     pub again: String,
     /// The rows of the source documents that it covers.
     pub covers: Vec<String>,

@@ -305,7 +305,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Material, module::Error> {
         let mut built: BTreeMap<String, Vec<Built>> = BTreeMap::new();
         if !tests.is_empty() || !files.is_empty() {
-            let headers = headers(&image.prepared);
+            let headers = headers(&image.prepared)?;
             let builder = Builder::new(self.lab.cache(), headers, self.lab.watch(), self.lab.cancel())?;
             for name in tests {
                 built.insert(name.clone(), builder.build(self.lab.sources(), name)?);
@@ -324,14 +324,20 @@ impl<'a> Runner<'a> {
 }
 
 /// An image's kernel, as modules see it.
-pub fn headers(image: &Prepared) -> Headers {
-    Headers {
-        dir: image.headers.clone(),
-        key: image.headers_key.clone(),
+///
+/// # Errors
+///
+/// Where it came without headers.
+pub fn headers(image: &Prepared) -> Result<Headers, module::Error> {
+    let name = image.spec.name.clone();
+    let headers = image.headers.clone().ok_or_else(|| module::Error::NoHeaders { image: name.clone() })?;
+    Ok(Headers {
+        dir: headers.dir,
+        key: headers.key,
         arch: image.spec.arch,
-        image: image.spec.name.clone(),
+        image: name,
         variables: Vec::new(),
-    }
+    })
 }
 
 /// What a machine boots from an image.

@@ -13,6 +13,8 @@ use super::values::Values;
 pub struct Target {
     /// Its name.
     pub name: String,
+    /// The arguments of `kmodlab` that choose it.
+    pub arguments: String,
     /// Its values.
     pub values: Values,
 }
@@ -28,7 +30,7 @@ pub struct Case {
     pub image: String,
     /// The scenario's file.
     pub path: PathBuf,
-    /// The arguments of `kmodlab` that run it again, but for the image.
+    /// The arguments of `kmodlab` that run it again.
     pub again: String,
     /// From what the delays between its steps are drawn while programs run beside them; None: there are none.
     pub seed: Option<u64>,
@@ -71,7 +73,7 @@ pub fn expand(files: &[File], targets: &[Target], context: Context<'_>) -> Resul
                     scenario_id: file.id.clone(),
                     image: target.name.clone(),
                     path: file.path.clone(),
-                    again: format!("run {}", file.path.display()),
+                    again: format!("run {} {}", file.path.display(), target.arguments),
                     seed: None,
                     scenario: Arc::new(scenario),
                 }),
@@ -102,6 +104,7 @@ mod tests {
                 let own = BTreeMap::from([("insn-offset".to_owned(), Value::Int(offset))]);
                 Target {
                     name: name.to_owned(),
+                    arguments: format!("--image {name}"),
                     values: Values::new(name, name.parse::<Arch>().unwrap(), own),
                 }
             })

@@ -14,7 +14,9 @@ mod validate;
 pub mod values;
 mod words;
 
-pub use model::{ConfigName, KernelFacts, KernelRange, Machine, Requires, Row, Scenario, Timeout};
+pub use model::{
+    ConfigName, KernelFacts, KernelRange, Machine, Requires, Row, Scenario, Timeout, kernel_version,
+};
 pub use schema::schema;
 pub use validate::{Context, read};
 pub use words::{Pattern, Regex, Scalar, Signal};

@@ -309,8 +309,7 @@ const OPERATORS: [&str; 5] = [">=", "<=", ">", "<", "="];
 impl KernelRange {
     /// Whether a release is in the set; what follows its numbers (`-49-amd64`, `-rc1`) is not looked at.
     pub fn contains(&self, release: &str) -> bool {
-        let numbers = release.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
-        let Some(version) = version(numbers) else { return false };
+        let Some(version) = kernel_version(release) else { return false };
         self.bounds.iter().all(|(operator, bound)| match *operator {
             ">=" => version >= *bound,
             "<=" => version <= *bound,
@@ -325,6 +324,11 @@ impl fmt::Display for KernelRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// The version in a release; what follows its numbers (`-49-amd64`, `-rc1`) is not looked at.
+pub fn kernel_version(release: &str) -> Option<[u32; 3]> {
+    version(release.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default())
 }
 
 /// Up to three numbers, the rest zero; a fourth (`4.9.0.1`) is not looked at.

@@ -79,22 +79,22 @@ impl Suite {
     }
 
     /// The tests whose path in the suite's folder has one of `patterns` in it, or all where there are none, as cases on
-    /// `image`.
-    pub fn cases(&self, patterns: &[String], image: &str) -> Vec<Case> {
+    /// `image`, which `arguments` of `kmodlab` choose.
+    pub fn cases(&self, patterns: &[String], image: &str, arguments: &str) -> Vec<Case> {
         let wanted = |test: &&Test| {
             patterns.is_empty() || patterns.iter().any(|pattern| test.path.contains(pattern.as_str()))
         };
-        self.tests.iter().filter(wanted).map(|test| self.case(test, image)).collect()
+        self.tests.iter().filter(wanted).map(|test| self.case(test, image, arguments)).collect()
     }
 
-    fn case(&self, test: &Test, image: &str) -> Case {
+    fn case(&self, test: &Test, image: &str, arguments: &str) -> Case {
         let id = test.path.replacen(TESTS, "ftrace", 1);
         Case {
             id: format!("{id}@{image}"),
             scenario_id: id,
             image: image.to_owned(),
             path: PathBuf::from(FOLDER).join(&test.path),
-            again: format!("selftest ftrace {}", test.path),
+            again: format!("selftest ftrace {} {arguments}", test.path),
             seed: None,
             scenario: Arc::new(self.scenario(test)),
         }
@@ -226,7 +226,7 @@ mod tests {
             fs::write(folder.join(name), text).unwrap();
         }
         let suite = Suite::read(dir.path()).unwrap();
-        let cases = suite.cases(&[], "arm");
+        let cases = suite.cases(&[], "arm", "");
         let shown: Vec<_> =
             cases.iter().map(|case| (case.id.as_str(), case.scenario.name.as_str())).collect();
         assert_eq!(
@@ -239,12 +239,12 @@ mod tests {
         let Action::Write(write) = &cases[0].scenario.steps[0].action else { panic!() };
         let mut archive = tar::Archive::new(write.text.as_bytes());
         assert_eq!(archive.entries().unwrap().count(), 5);
-        let some = suite.cases(&["kprobe/b".to_owned(), "other".to_owned()], "arm");
+        let some = suite.cases(&["kprobe/b".to_owned(), "other".to_owned()], "arm", "--image arm");
         assert_eq!(
             some.iter().map(|case| case.again.as_str()).collect::<Vec<_>>(),
-            ["selftest ftrace test.d/kprobe/b.tc"]
+            ["selftest ftrace test.d/kprobe/b.tc --image arm"]
         );
-        assert!(suite.cases(&["samples".to_owned()], "arm").is_empty());
+        assert!(suite.cases(&["samples".to_owned()], "arm", "").is_empty());
         fs::write(folder.join("image"), [0xff]).unwrap();
         assert!(Suite::read(dir.path()).is_err());
     }

@@ -295,10 +295,11 @@ impl<'a> Debian<'a> {
     ///
     /// Where the cache cannot be written.
     pub fn forget(&self, kernel: &KernelSource, userland: &UserlandSource) -> io::Result<()> {
-        let mut keys = vec![match kernel {
-            KernelSource::Debian(kernel) => self.kernel_key(kernel).to_string(),
-            KernelSource::Source(kernel) => source::linux_key(kernel).to_string(),
-        }];
+        let mut keys: Vec<String> = match kernel {
+            KernelSource::Debian(kernel) => vec![self.kernel_key(kernel).to_string()],
+            KernelSource::Source(kernel) => vec![source::linux_key(kernel).to_string()],
+            KernelSource::Own(_) => Vec::new(),
+        };
         match userland {
             UserlandSource::Source(userland) => keys.push(source::busybox_key(userland).to_string()),
             UserlandSource::Debian(userland) => {
