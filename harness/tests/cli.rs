@@ -197,6 +197,49 @@ fn the_schema_is_json_and_the_one_in_the_tree() {
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/schema.json");
     assert_eq!(printed, serde_json::from_slice::<serde_json::Value>(&std::fs::read(file).unwrap()).unwrap());
+    let output = Project::new().kmodlab(&["schema", "report"]);
+    assert_eq!(
+        output.stdout,
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.schema.json")).unwrap()
+    );
+}
+
+#[test]
+fn a_run_that_is_over_becomes_every_other_report() {
+    let project = Project::new();
+    let run = format!("{}/tests/data/report/run.json", env!("CARGO_MANIFEST_DIR"));
+    let args =
+        ["report", &run, "--json", "again.json", "--junit", "junit.xml", "--ktap", "-", "--html", "pages"];
+    for _ in 0..2 {
+        let output = project.kmodlab(&args);
+        assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+        assert!(out(&output).starts_with("KTAP version 1\n1..28\n"), "{}", out(&output));
+    }
+    let json =
+        |path: &Path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(json(&project.path().join("again.json")), json(run.as_ref()));
+    assert!(project.path().join("junit.xml").exists());
+    assert_eq!(std::fs::read_dir(project.path().join("pages/cases")).unwrap().count(), 28);
+    let left = std::fs::read_dir(project.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(
+        left.into_iter().all(|name| !name.to_string_lossy().starts_with(".kmodlab")),
+        "a folder is left over"
+    );
+}
+
+#[rstest]
+#[case::twice(&["report", "RUN", "RUN", "--junit", "x"], 2, "is there twice")]
+#[case::nothing(&["report", "RUN"], 2, "no report is asked for")]
+#[case::both(&["report", "RUN", "--ktap", "-", "--json", "-"], 2, "only one report can go to standard output")]
+#[case::none(&["report", "images/x86_64.yaml", "--junit", "x"], 2, "this is no document of a run")]
+#[case::ours(&["report", "RUN", "--html", "images"], 2, "is not empty and has no report of kmodlab's in it")]
+#[case::full(&["report", "RUN", "--junit", "/dev/full"], 125, "`/dev/full`: No space left on device")]
+fn what_is_wrong_with_a_report_is_told(#[case] args: &[&str], #[case] code: i32, #[case] message: &str) {
+    let run = format!("{}/tests/data/report/run.json", env!("CARGO_MANIFEST_DIR"));
+    let args: Vec<&str> = args.iter().map(|arg| if *arg == "RUN" { run.as_str() } else { arg }).collect();
+    let output = Project::new().kmodlab(&args);
+    assert_eq!(output.status.code(), Some(code), "{}", err(&output));
+    assert!(err(&output).contains(message), "{}", err(&output));
 }
 
 #[test]

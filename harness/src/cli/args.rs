@@ -16,6 +16,7 @@ Examples:
   kmodlab run                               every scenario on every default image
   kmodlab run refcount --image x86_64       those with `refcount` in their id, on one image
   kmodlab run my.yaml --arch arm --cold     one file, booting the guest
+  kmodlab run --html report --junit j.xml   with pages for a browser, and XML for a CI server
   kmodlab check my.yaml                     what is wrong with a file
   kmodlab selftest ftrace test.d/kprobe     the kernel's own tests of probes
   kmodlab list --coverage                   what the scenarios cover, and what not
@@ -63,6 +64,8 @@ pub(super) enum Subcommand {
     /// Run the kernel's own tests
     #[command(subcommand)]
     Selftest(Selftest),
+    /// Make reports of runs that are over, or one of several, from their JSON documents
+    Report(Report),
     /// List cases, or what they cover, without running them
     List(List),
     /// Validate scenario files without booting anything
@@ -81,8 +84,12 @@ pub(super) enum Subcommand {
         /// The architecture
         arch: Arch,
     },
-    /// Print the JSON Schema of scenario files
-    Schema,
+    /// Print the JSON Schema of scenario files, or of the document that `run --json` writes
+    Schema {
+        /// Of what
+        #[arg(value_name = "WHAT", default_value = "scenario")]
+        of: Schema,
+    },
     /// List images and the cache; fill and empty the cache
     #[command(subcommand)]
     Image(Image),
@@ -198,12 +205,37 @@ pub(super) struct Running {
     /// Where artifacts go [default: kmodlab/runs in the user's state directory, for the last ten runs]
     #[arg(long, value_name = "DIR", env = crate::testing::ARTIFACTS)]
     pub(super) artifacts: Option<PathBuf>,
-    /// Also write a report in JUnit's XML, for CI servers, to this file
-    #[arg(long, value_name = "FILE")]
-    pub(super) junit: Option<PathBuf>,
-    /// What is printed: a report for people to standard error, or one JSON document to standard output
+    #[command(flatten)]
+    pub(super) reports: Reports,
+    /// What is printed: a report for people to standard error, or also one JSON document to standard output
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,
+}
+
+/// The reports to write; any number of them, from the same run.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Reports {
+    /// Write JUnit's XML, for CI servers, to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Write KTAP, the kernel's test results, to this file; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) ktap: Option<PathBuf>,
+    /// Write the whole run as one JSON document to this file (`kmodlab schema report` describes it)
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write pages for a browser to this folder, in place of an earlier report there
+    #[arg(long, value_name = "DIR")]
+    pub(super) html: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Report {
+    /// JSON documents of runs, as `run --json` writes them; several, such as those of shards, become one run
+    #[arg(value_name = "RUN", required = true)]
+    pub(super) runs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) reports: Reports,
 }
 
 /// How guests are run.
@@ -224,6 +256,12 @@ pub(super) struct Machine {
 pub(super) enum Format {
     Human,
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Schema {
+    Scenario,
+    Report,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,6 +10,7 @@ mod image;
 mod kernel;
 mod list;
 mod module;
+mod report;
 mod run;
 mod schema;
 mod select;
@@ -142,6 +143,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
     match command {
         Subcommand::Run(args) => run::run(context, &args),
         Subcommand::Selftest(args) => selftest::selftest(context, &args),
+        Subcommand::Report(args) => report::report(&args),
         Subcommand::List(args) => list::list(context, &args),
         Subcommand::Check(args) => check::check(context, &args),
         Subcommand::Blame(args) => blame::blame(context, &args),
@@ -149,7 +151,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
         Subcommand::Doctor(args) => doctor::doctor(context, &args),
         Subcommand::Kernel(command) => kernel::kernel(context, &command),
         Subcommand::Kconfig { arch } => Ok(kernel::kconfig(arch)),
-        Subcommand::Schema => schema::schema(),
+        Subcommand::Schema { of } => schema::schema(of),
         Subcommand::Image(command) => image::image(context, &command),
         Subcommand::Module(command) => module::module(context, &command),
         Subcommand::Completions { shell } => Ok(args::completions(shell)),

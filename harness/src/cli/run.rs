@@ -1,6 +1,5 @@
 //! `kmodlab run`
 
-use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,9 +7,9 @@ use etcetera::BaseStrategy;
 use fs_err as fs;
 
 use super::args::{self, AccelChoice, Format};
-use super::{Context, Stop, exit, select};
+use super::{Context, Stop, exit, report, select};
 use crate::lab::Lab;
-use crate::report::{Json, Junit};
+use crate::report::{Files, Output, Sink};
 use crate::run::{self, Event, Limits, Options, Reporter, default_jobs, run_all};
 use crate::scenario::expand::Case;
 
@@ -51,20 +50,13 @@ pub(super) fn run_cases(
         None => default_artifacts(),
     };
     let options = Options { artifacts, keep: args.keep, until_fail, ..options(&args.machine) };
-    let json = (args.format == Format::Json).then(|| Json::new(io::stdout()));
-    let mut reporters: Vec<&dyn Reporter> = vec![&*context.human];
-    reporters.extend(json.iter().map(|json| json as &dyn Reporter));
-    let junit = args.junit.as_deref().map(Junit::new);
-    reporters.extend(junit.iter().map(|junit| junit as &dyn Reporter));
-    let summary = run_all(lab, cases, jobs, options, &Each(reporters));
-    let unwritten =
-        |error: io::Error| Stop { message: format!("cannot write the report: {error}"), code: exit::ERROR };
-    junit.map_or(Ok(()), Junit::finish).map_err(unwritten)?;
-    match json.map_or(Ok(()), Json::finish) {
-        // A reader that has seen enough, such as `head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        result => result.map_err(unwritten)?,
-    }
+    let print_json = args.format == Format::Json;
+    let mut outputs = report::outputs(&args.reports, print_json)?;
+    outputs.extend(print_json.then_some(Output::Json(Sink::Stdout)));
+    outputs.extend(Output::github());
+    let files = Files::new(outputs);
+    let summary = run_all(lab, cases, jobs, options, &Each(vec![&*context.human, &files]));
+    files.finish().map_err(report::unwritten)?;
     match summary.interrupted {
         true => Ok(exit::INTERRUPTED),
         false => Ok(summary.totals.exit_code()),

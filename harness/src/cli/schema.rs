@@ -1,11 +1,16 @@
 //! `kmodlab schema`
 
+use super::args::Schema;
 use super::{Stop, say};
+use crate::report::document;
+use crate::scenario;
 
-/// Prints the JSON Schema of scenario files.
-pub(super) fn schema() -> Result<u8, Stop> {
-    let text =
-        serde_json::to_string_pretty(&crate::scenario::schema()).map_err(|error| Stop::error(&error))?;
-    say(text);
+/// Prints a JSON Schema.
+pub(super) fn schema(of: Schema) -> Result<u8, Stop> {
+    let schema = match of {
+        Schema::Scenario => scenario::schema(),
+        Schema::Report => document::schema(),
+    };
+    say(serde_json::to_string_pretty(&schema).map_err(|error| Stop::error(&error))?);
     Ok(0)
 }

@@ -159,6 +159,11 @@ impl Guest {
         Instant::now() + self.limit
     }
 
+    /// QEMU's version, `7.2`.
+    pub fn qemu_version(&self) -> Option<String> {
+        self.vm.version().map(|(major, minor)| format!("{major}.{minor}"))
+    }
+
     /// The machine.
     pub fn vm(&mut self) -> &mut Vm {
         &mut self.vm

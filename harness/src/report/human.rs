@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::escape::printable;
 use crate::console::{KtapVerdict, Subtests};
 use crate::run::{CaseId, CaseReport, Event, Kind, Outcome, Reporter, Totals};
 use crate::work::{Watch, WorkEvent, WorkId};
@@ -146,7 +147,7 @@ impl Human {
         if let Some(dir) = &report.artifacts {
             let _ = writeln!(text, "  artifacts: {}", dir.display());
         }
-        let _ = write!(text, "  run it again: kmodlab {} -v", report.again);
+        let _ = write!(text, "  run it again: {}", report.command());
         text
     }
 
@@ -266,19 +267,6 @@ fn indent(into: &mut String, by: &str, text: &str) {
         into.push_str(&printable(line));
         into.push('\n');
     }
-}
-
-/// The text with its control characters escaped: what came from a guest must not reach the terminal as they are.
-pub fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' | '\n' => printable.push(c),
-            c if c.is_control() => printable.extend(c.escape_default()),
-            c => printable.push(c),
-        }
-    }
-    printable
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -1,11 +1,17 @@
 //! Reports of a run. They consume events; nothing depends on them but the command line.
 
 mod blame;
+mod collect;
+pub mod document;
+mod escape;
+mod files;
+mod github;
+pub mod html;
 mod human;
-mod json;
 mod junit;
+mod ktap;
 
 pub use blame::blame;
-pub use human::{Human, Verbosity, printable};
-pub use json::Json;
-pub use junit::Junit;
+pub use escape::printable;
+pub use files::{Files, Output, Sink};
+pub use human::{Human, Verbosity};

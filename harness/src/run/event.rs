@@ -1,9 +1,11 @@
 //! What a run tells whoever reports on it.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::evidence::{Evidence, StepOutput};
 use super::figures::Figure;
 use super::outcome::{Outcome, Place, Totals};
 use crate::console::Subtests;
@@ -63,6 +65,10 @@ pub struct StepReport {
     pub time: Duration,
     /// Whether everything expected of it held.
     pub passed: bool,
+    /// What it gave; `None` where it did not come so far.
+    pub output: Option<StepOutput>,
+    /// Which of the case's subtests its program printed.
+    pub subtests: Range<usize>,
 }
 
 /// A case that is over.
@@ -78,6 +84,8 @@ pub struct CaseReport {
     pub again: String,
     /// The rows of the source documents that it covers.
     pub covers: Vec<String>,
+    /// Where the scenario's own expectations are written, where it has some.
+    pub expect: Option<Place>,
     /// How it ended.
     pub outcome: Outcome,
     /// How its guest came up, where it did.
@@ -92,6 +100,8 @@ pub struct CaseReport {
     pub figures: Vec<Figure>,
     /// The end of the kernel log, else of the console.
     pub log_tail: Vec<String>,
+    /// What reports show besides.
+    pub evidence: Evidence,
     /// The folder with its artifacts, where they are kept.
     pub artifacts: Option<PathBuf>,
 }
@@ -103,6 +113,11 @@ impl CaseReport {
             Outcome::Fail(failure) => Some(&failure.place),
             _ => self.steps.last().filter(|step| !step.passed).map(|step| &step.place),
         }
+    }
+
+    /// The command that runs it again.
+    pub fn command(&self) -> String {
+        format!("kmodlab {} -v", self.again)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::check::Output;
 use super::event::{CaseId, Event, Reporter, StepReport};
+use super::evidence::StepOutput;
 use super::figures::Figure;
 use super::outcome::{Crash, Failure, Outcome, Phase, Place, Timeout};
 use super::transcript::Transcript;
@@ -221,7 +222,6 @@ impl<'a> Executor<'a> {
         if mismatches.is_empty() {
             return Some(all_skipped(expect, &self.subtests).map_or(Outcome::Pass, Outcome::Skip));
         }
-        let mismatches = mismatches.iter().map(ToString::to_string).collect();
         Some(Outcome::Fail(Failure { place, step: None, mismatches }))
     }
 
@@ -233,8 +233,11 @@ impl<'a> Executor<'a> {
         self.reporter.event(&Event::StepStarted { id: self.id, step: name });
         let begun = Instant::now();
         self.begin_step(step.value.timeout.map(|timeout| timeout.0));
+        let subtests = self.subtests.tests.len();
+        let mut given = None;
         let result = self.act(&step.value.action).and_then(|output| {
             self.transcript.add(name, &output);
+            given = Some(StepOutput::new(&output));
             if let Output::Program(finished) | Output::Stopped(finished) = &output {
                 self.subtests.add(printed(&finished.stdout.text()));
             }
@@ -250,6 +253,8 @@ impl<'a> Executor<'a> {
             place: self.steps.place(step.at),
             time: begun.elapsed(),
             passed: result.is_ok(),
+            output: given,
+            subtests: subtests..self.subtests.tests.len(),
         });
         result
     }
@@ -270,10 +275,7 @@ impl<'a> Executor<'a> {
             }
         }
         Some(match error {
-            StepError::Mismatch(mismatches) => {
-                let mismatches = mismatches.iter().map(ToString::to_string).collect();
-                Outcome::Fail(Failure { place, step: step_name, mismatches })
-            }
+            StepError::Mismatch(mismatches) => Outcome::Fail(Failure { place, step: step_name, mismatches }),
             StepError::Late(found) => Outcome::Timeout(self.timeout(step, found)),
             StepError::Host(reason) => Outcome::Error(reason),
             StepError::Guest(error) => match error {
@@ -284,7 +286,7 @@ impl<'a> Executor<'a> {
                 guest::Error::Crashed(splat) => Outcome::Crash(Crash::of(step_name, &splat)),
                 guest::Error::Exited(exit) if exit.by_guest() => {
                     let title = format!("the guest went away: {}", exit.reason.unwrap_or_default());
-                    Outcome::Crash(Crash { step: step_name, title, splat: None })
+                    Outcome::Crash(Crash { step: step_name, title, splat: None, code: Vec::new() })
                 }
                 error => Outcome::Error(format!(
                     "{}{error}",
@@ -332,7 +334,7 @@ impl<'a> Executor<'a> {
                 let words: Vec<_> =
                     taints.map(|taint| format!("{} ({})", taint.letter(), taint.meaning())).collect();
                 let title = format!("the kernel got tainted: {}", words.join(", "));
-                Some(Crash { step: None, title, splat: None })
+                Some(Crash { step: None, title, splat: None, code: Vec::new() })
             }
         };
         Ok((trouble.missing, crash))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::console::Splat;
+use crate::scenario::expect::Mismatch;
 
 /// How a case ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,8 +88,8 @@ pub struct Failure {
     pub place: Place,
     /// The step, as reports name it; `None` for the scenario's own expectations.
     pub step: Option<String>,
-    /// What was expected and what came, one entry for each that did not hold.
-    pub mismatches: Vec<String>,
+    /// What was expected and what came, one for each that did not hold.
+    pub mismatches: Vec<Mismatch>,
 }
 
 /// The kernel's trouble.
@@ -100,12 +101,27 @@ pub struct Crash {
     pub title: String,
     /// What the kernel printed of it, where it printed.
     pub splat: Option<Splat>,
+    /// Where in the sources functions are that it named, as far as there is debug information.
+    pub code: Vec<CodePlace>,
+}
+
+/// Where in the sources a function in a line of the kernel's is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodePlace {
+    /// The line of the splat that names the function, from 0.
+    pub at: usize,
+    /// The function, which may be one that was inlined into the one named.
+    pub function: String,
+    /// The source file, as the debug information has it.
+    pub file: String,
+    /// The line in it, from 1.
+    pub line: u32,
 }
 
 impl Crash {
     /// The crash that a report of the kernel's is.
     pub(super) fn of(step: Option<String>, splat: &Splat) -> Self {
-        Crash { step, title: splat.title.clone(), splat: Some(splat.clone()) }
+        Crash { step, title: splat.title.clone(), splat: Some(splat.clone()), code: Vec::new() }
     }
 }
 
@@ -157,7 +173,10 @@ impl Outcome {
         let at = |step: &Option<String>| step.as_ref().map(|step| format!("{step}: ")).unwrap_or_default();
         match self {
             Outcome::Pass => None,
-            Outcome::Fail(failure) => Some(format!("{}{}", at(&failure.step), failure.mismatches.join("\n"))),
+            Outcome::Fail(failure) => {
+                let mismatches: Vec<_> = failure.mismatches.iter().map(ToString::to_string).collect();
+                Some(format!("{}{}", at(&failure.step), mismatches.join("\n")))
+            }
             Outcome::Crash(crash) => Some(format!("{}{}", at(&crash.step), crash.title)),
             Outcome::Timeout(timeout) => Some(timeout.to_string()),
             Outcome::Skip(reason) | Outcome::Error(reason) => Some(reason.clone()),

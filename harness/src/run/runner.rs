@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::accel::{AccelChoice, Accelerators};
 use super::event::{CaseId, CaseReport, Event, Reporter};
+use super::evidence::Evidence;
 use super::execute::{Executed, Executor, Steps};
 use super::material::Material;
 use super::outcome::{Kind, Outcome};
@@ -139,6 +140,7 @@ impl<'a> Runner<'a> {
             file: case.path.clone(),
             again: case.again.clone(),
             covers: case.scenario.covers.iter().map(|row| row.value.to_string()).collect(),
+            expect: None,
             outcome: Outcome::Pass,
             start: None,
             time: Duration::ZERO,
@@ -146,6 +148,7 @@ impl<'a> Runner<'a> {
             subtests: Subtests::default(),
             figures: Vec::new(),
             log_tail: Vec::new(),
+            evidence: Evidence::default(),
             artifacts: None,
         };
         if let Err(early) = self.in_guest(case, &mut report) {
@@ -174,6 +177,7 @@ impl<'a> Runner<'a> {
         report.start = Some(start);
         let session = Session::new(guest, start, material);
         let steps = Steps { scenario: &case.scenario, file: &case.path };
+        report.expect = case.scenario.expect.as_ref().map(|expect| steps.place(expect.at));
         let executor =
             Executor::new(session, &report.id, steps, self.options.limits, self.reporter, case.seed);
         let Executed { outcome, mut session, transcript, reports, subtests, figures } = executor.run();
@@ -185,6 +189,7 @@ impl<'a> Runner<'a> {
         if report.outcome.kind() != Kind::Pass {
             report.log_tail = log_tail(session.guest().streams(), TAIL);
         }
+        report.evidence = Evidence::of(session.guest(), report.outcome.kind() == Kind::Pass);
         // Ends QEMU before its artifacts are written.
         let _ = session.guest().vm().kill();
         if let Some(dir) = self.artifacts_of(report) {

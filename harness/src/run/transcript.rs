@@ -85,7 +85,7 @@ impl Transcript {
 }
 
 /// The kernel log as `dmesg` shows it.
-fn log_text(records: &[LogRecord]) -> String {
+pub(super) fn log_text(records: &[LogRecord]) -> String {
     records.iter().fold(String::new(), |mut text, record| {
         let _ = writeln!(text, "<{}>[{:>12.6}] {}", record.level, record.time.as_secs_f64(), record.text);
         text

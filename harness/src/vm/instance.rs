@@ -192,7 +192,7 @@ impl Vm {
     }
 
     /// QEMU's version, once it has answered a command.
-    pub(super) fn version(&self) -> Option<Version> {
+    pub fn version(&self) -> Option<(u64, u64)> {
         self.version
     }
 
