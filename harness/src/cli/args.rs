@@ -372,6 +372,20 @@ pub(super) enum Image {
         #[arg(long)]
         refresh: bool,
     },
+    /// Pack what scenarios start from into one file, for other machines: kernels, test modules, snapshots
+    Pack {
+        /// The file to write, such as `images.tar.zst`
+        file: PathBuf,
+        /// The images [default: the default images]
+        names: Vec<String>,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Put what was packed into the cache
+    Unpack {
+        /// The file that `image pack` wrote
+        file: PathBuf,
+    },
     /// Remove what is in the cache and not in use
     Clean {
         /// Only what has not been used for so long, such as `7d`

@@ -1,13 +1,17 @@
 //! `kmodlab image`
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use fs_err as fs;
 use indicatif::HumanBytes;
 
-use super::args::Image;
-use super::{Context, Stop, say, select};
-use crate::image::cache::Listed;
+use super::args::{Image, Machine};
+use super::{Context, Stop, run, say, select};
+use crate::image::cache::{Listed, Unpacked};
 use crate::lab::Lab;
+use crate::run::pack as pack_cases;
 
 /// Shows, fills or empties the cache.
 pub(super) fn image(context: &Context, command: &Image) -> Result<u8, Stop> {
@@ -15,6 +19,8 @@ pub(super) fn image(context: &Context, command: &Image) -> Result<u8, Stop> {
     match command {
         Image::List => list(&lab)?,
         Image::Fetch { names, refresh } => fetch(&lab, names, *refresh)?,
+        Image::Pack { file, names, machine } => pack(&lab, file, names, machine)?,
+        Image::Unpack { file } => unpack(&lab, file)?,
         Image::Clean { unused_for } => clean(&lab, *unused_for)?,
     }
     Ok(0)
@@ -67,5 +73,27 @@ fn clean(lab: &Lab, unused_for: Duration) -> Result<(), Stop> {
     for entry in &cleaned.in_use {
         say(format_args!("in use, and kept: {} {}", entry.kind, entry.label));
     }
+    Ok(())
+}
+
+fn pack(lab: &Lab, file: &Path, names: &[String], machine: &Machine) -> Result<(), Stop> {
+    let images = select::images(lab, names, &[])?;
+    let cases = lab.cases(&[], &images).map_err(|error| Stop::usage(crate::error::chain(&error)))?;
+    let entries =
+        pack_cases(lab, &cases, run::options(machine), file).map_err(|error| Stop::error(&error))?;
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in &entries {
+        *kinds.entry(entry.kind()).or_default() += 1;
+    }
+    let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let bytes = fs::metadata(file).map_err(|error| Stop::error(&error))?.len();
+    say(format_args!("{}, {}: {}", file.display(), HumanBytes(bytes), kinds.join(", ")));
+    Ok(())
+}
+
+fn unpack(lab: &Lab, file: &Path) -> Result<(), Stop> {
+    let Unpacked { new, had } =
+        lab.cache().unpack(file, lab.cancel()).map_err(|error| Stop::error(&error))?;
+    say(format_args!("{new} entries unpacked, {had} were there"));
     Ok(())
 }

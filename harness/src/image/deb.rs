@@ -96,7 +96,7 @@ fn broken(what: String) -> io::Error {
 }
 
 /// The path without its leading `./`; none but plain names may be in it.
-pub(super) fn plain(path: &Path) -> io::Result<PathBuf> {
+pub(in crate::image) fn plain(path: &Path) -> io::Result<PathBuf> {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

@@ -5,11 +5,15 @@ use std::sync::{Mutex, PoisonError};
 
 use fs_err as fs;
 
-use super::start::{Bootable, StartError, Starter, binary_identity};
+use super::host::identity;
+use super::start::{Bootable, StartError, Starter};
 use crate::image::cache::{self, KeyBuilder};
 use crate::lab::Lab;
 use crate::vm::{self, Accel, Machine};
 use crate::work::Work;
+
+/// The kind of cache entry that holds whether KVM serves.
+pub(super) const KIND: &str = "kvm";
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,12 +104,12 @@ impl<'a> Accelerators<'a> {
         let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
         let key = KeyBuilder::new(format!("KVM for {}", bootable.image))
             .part("method", "2")
-            .part("qemu", binary_identity(machine.arch.qemu))
+            .part("qemu", identity(machine.arch.qemu))
             .part("kernel", bootable.boot.kernel.to_string_lossy().as_ref())
             .part("boot", boot)
             .part("device", if device { "opens" } else { "does not open" })
             .finish();
-        let entry = self.lab.cache().entry("kvm", &key, self.lab.cancel(), |dir| -> Result<(), Trial> {
+        let entry = self.lab.cache().entry(KIND, &key, self.lab.cancel(), |dir| -> Result<(), Trial> {
             let answer = match vm::accel::try_kvm(machine.arch, self.lab.cancel())? {
                 Err(no) => no.to_string(),
                 Ok(()) => {

@@ -99,28 +99,40 @@ impl<'a> Runner<'a> {
     }
 
     /// Makes an image ready, with every module that `cases` load and every snapshot that they start from, so that none
-    /// of it counts as a case's time. What goes wrong here is found again, and told, by the cases.
-    pub fn prepare(&self, image: &str, cases: &[&Case]) {
-        let Ok(image) = self.image(image, &[]) else { return };
+    /// of it counts as a case's time.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that went wrong; all else was made nevertheless. The cases find it again.
+    pub fn prepare(&self, image: &str, cases: &[&Case]) -> Result<(), String> {
+        let image = self.image(image, &[])?;
+        let mut result = Ok(());
         let mut known: Vec<(Machine, Arc<Image>)> = Vec::new();
-        for case in cases {
-            if self.unmet(&image, case).is_some() {
-                continue;
-            }
-            let Ok(image) = self.image(&case.image, &case.scenario.packages()) else { continue };
-            if self.material(&image, case).is_err() {
-                continue;
-            }
-            match self.machine(&image, case) {
-                Ok(machine) if !known.iter().any(|(of, on)| *of == machine && Arc::ptr_eq(on, &image)) => {
-                    known.push((machine, image));
+        for case in cases.iter().filter(|case| self.unmet(&image, case).is_none()) {
+            match self.needed(case) {
+                Ok((machine, on)) => {
+                    if !known.iter().any(|(of, there)| *of == machine && Arc::ptr_eq(there, &on)) {
+                        known.push((machine, on));
+                    }
                 }
-                _ => {}
+                Err(error) => result = result.and(Err(error)),
             }
         }
         for (machine, image) in known {
-            self.starter.prepare(&machine, &bootable(&image.prepared));
+            let saved = self.starter.prepare(&machine, &bootable(&image.prepared));
+            result = result.and(saved.map_err(|error| format!("the guest does not start: {error}")));
         }
+        result
+    }
+
+    /// What a case starts from, with its modules built.
+    fn needed(&self, case: &Case) -> Result<(Machine, Arc<Image>), String> {
+        let image = self.image(&case.image, &case.scenario.packages())?;
+        self.material(&image, case).map_err(|early| match early {
+            Early::Ended(outcome, _) => outcome.reason().unwrap_or_default(),
+            Early::Cancelled => "interrupted".to_owned(),
+        })?;
+        Ok((self.machine(&image, case)?, image))
     }
 
     /// Runs a case; `None` where the run was told to stop.

@@ -82,7 +82,8 @@ fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &
         drop(guard);
         let (more, kind) = match task {
             Task::Prepare(image, cases) => {
-                runner.prepare(image, &cases);
+                // The cases find it again, and tell.
+                let _ = runner.prepare(image, &cases);
                 (cases.into_iter().map(Task::Run).collect(), None)
             }
             Task::Run(case) => (Vec::new(), runner.run(case).map(|report| report.outcome.kind())),

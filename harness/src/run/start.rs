@@ -1,23 +1,28 @@
 //! Bringing guests up: from a snapshot, which is made at first need, or by a boot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use serde::{Deserialize, Serialize};
 
 use super::Limits;
 use super::event::{Start, StartKind};
+use super::host::{Host, Programs};
 use crate::guest::proto::Port;
 use crate::guest::{self, Errno, Guest};
 use crate::image::cache::{self, Cache, Entry, Key, KeyBuilder};
-use crate::process;
 use crate::scenario::values::TRACING;
-use crate::vm::{self, Boot, Machine, Memory, Snapshot, SnapshotError, Vm};
+use crate::vm::{self, Accel, Boot, Machine, Memory, Snapshot, SnapshotError, Vm};
 use crate::work::{Cancel, Watch, Work, WorkEvent};
 
 /// The kind of cache entry that holds a snapshot.
 const KIND: &str = "snapshot";
+
+/// The file of a snapshot's entry that says its [`Subject`].
+const SUBJECT: &str = "subject.json";
 
 /// A snapshot that nobody has used for so long is of an image that has changed since.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -68,6 +73,9 @@ pub struct Starter<'a> {
     cancel: &'a Cancel,
     /// The snapshots had so far; an error stands for all cases that need the same one.
     snapshots: Mutex<HashMap<String, Slot>>,
+    programs: Programs,
+    /// What was said of snapshots that do not fit, so that it is said once.
+    said: Mutex<HashSet<String>>,
 }
 
 /// Where one snapshot is to be had, once: whoever comes second waits for the first.
@@ -82,7 +90,16 @@ impl<'a> Starter<'a> {
         watch: &'a dyn Watch,
         cancel: &'a Cancel,
     ) -> Self {
-        Starter { cache, cold, limits, watch, cancel, snapshots: Mutex::default() }
+        Starter {
+            cache,
+            cold,
+            limits,
+            watch,
+            cancel,
+            snapshots: Mutex::default(),
+            programs: Programs::default(),
+            said: Mutex::default(),
+        }
     }
 
     /// Starts a guest and waits for its agent.
@@ -102,10 +119,15 @@ impl<'a> Starter<'a> {
         self.boot(machine, bootable, Memory::Anonymous)
     }
 
-    /// Makes the snapshot that guests of that machine start from. What goes wrong is told when one is started.
-    pub fn prepare(&self, machine: &Machine, bootable: &Bootable) {
-        if !self.cold {
-            let _ = self.snapshot(machine, bootable);
+    /// Makes the snapshot that guests of that machine start from.
+    ///
+    /// # Errors
+    ///
+    /// Where the guest does not boot.
+    pub fn prepare(&self, machine: &Machine, bootable: &Bootable) -> Result<(), StartError> {
+        match self.cold {
+            true => Ok(()),
+            false => self.snapshot(machine, bootable).map(drop),
         }
     }
 
@@ -170,14 +192,19 @@ impl<'a> Starter<'a> {
 
     /// The snapshot of that machine, made where there is none; `None` where it cannot be saved.
     fn snapshot(&self, machine: &Machine, bootable: &Bootable) -> Result<Option<Entry>, StartError> {
-        let key = snapshot_key(machine, bootable);
+        let subject = self.subject(machine, bootable).map_err(|error| StartError {
+            cancelled: matches!(error, cache::Error::Cancelled),
+            what: crate::error::chain(&error),
+            console: String::new(),
+        })?;
+        let key = subject.key();
         let slot = self.slot(&key);
         let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*known {
             return known.clone();
         }
-        let result = match self.cache.entry(KIND, &key, self.cancel, |dir| self.make(machine, bootable, dir))
-        {
+        let make = |dir: &Path| self.make(machine, bootable, &subject, dir);
+        let result = match self.cache.entry(KIND, &key, self.cancel, make) {
             Ok(entry) => {
                 // Every change of an image leaves its old snapshots behind. What cannot be removed now is, another time.
                 let _ = self.cache.clean(Some(KIND), STALE);
@@ -195,7 +222,14 @@ impl<'a> Starter<'a> {
         result
     }
 
-    fn make(&self, machine: &Machine, bootable: &Bootable, dir: &std::path::Path) -> Result<(), NoSnapshot> {
+    fn make(
+        &self,
+        machine: &Machine,
+        bootable: &Bootable,
+        subject: &Subject,
+        dir: &Path,
+    ) -> Result<(), NoSnapshot> {
+        self.say_what_does_not_fit(&bootable.image, subject);
         let _work = Work::begin(self.watch, format!("boot {} and save a snapshot", bootable.image));
         let snapshot = Snapshot::at(dir);
         let (mut guest, start) = self.boot(machine, bootable, Memory::Shared(snapshot.memory()))?;
@@ -207,14 +241,42 @@ impl<'a> Starter<'a> {
         })?;
         fs::write(dir.join("boot.log"), guest.streams().boot_log())?;
         fs::write(dir.join("boot.ms"), start.time.as_millis().to_string())?;
+        fs::write(dir.join(SUBJECT), serde_json::to_vec_pretty(subject).map_err(std::io::Error::from)?)?;
         snapshot.save(guest.vm(), machine, Instant::now() + self.limits.save, self.cancel)?;
         Ok(())
+    }
+
+    fn subject(&self, machine: &Machine, bootable: &Bootable) -> Result<Subject, cache::Error> {
+        let qemu = self.programs.get(self.cache, machine.arch.qemu, self.cancel)?;
+        let guest = guest_key(machine, bootable);
+        Ok(Subject {
+            label: guest.label().to_owned(),
+            guest: guest.to_string(),
+            host: Host::new(qemu, machine.accel),
+        })
+    }
+
+    /// Says, once for an image, what snapshots there are of the same guest that another machine saved.
+    fn say_what_does_not_fit(&self, image: &str, subject: &Subject) {
+        let others = self.cache.paths(KIND).unwrap_or_default();
+        let others = others.iter().filter_map(|entry| fs::read(entry.join(SUBJECT)).ok());
+        let mut others = others.filter_map(|json| serde_json::from_slice::<Subject>(&json).ok());
+        let difference = others.find_map(|other| match other.guest == subject.guest {
+            true => subject.host.difference(&other.host),
+            false => None,
+        });
+        let Some(difference) = difference else { return };
+        let text = format!("{image}: the snapshot at hand is of {difference}: it is made anew");
+        if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            self.watch.work(WorkEvent::Warning(text));
+        }
     }
 
     /// A snapshot could not be restored: the next run makes it anew, and this one boots.
     fn forget(&self, machine: &Machine, bootable: &Bootable, entry: Entry, error: &StartError) {
         drop(entry);
-        let key = snapshot_key(machine, bootable);
+        let Ok(subject) = self.subject(machine, bootable) else { return };
+        let key = subject.key();
         let slot = self.slot(&key);
         let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(&*known, Some(Ok(Some(_)))) {
@@ -234,26 +296,39 @@ fn make_instance(guest: &mut Guest) {
     let _: Result<Result<(), Errno>, _> = guest.make_dir(TRACING);
 }
 
-/// A snapshot fits only the very same QEMU, machine, boot files and command line.
-fn snapshot_key(machine: &Machine, bootable: &Bootable) -> Key {
-    let wiring = vm::Wiring::Terminal;
-    let args = machine.args(vm::Start::Kernel(&bootable.boot), Memory::Anonymous, wiring);
+/// What a snapshot is of, and what saved it: it fits only the very same.
+#[derive(Debug, Serialize, Deserialize)]
+struct Subject {
+    /// What people call it.
+    label: String,
+    /// The machine's arguments and the content of the boot files, hashed.
+    guest: String,
+    host: Host,
+}
+
+impl Subject {
+    fn key(&self) -> Key {
+        let host = &self.host;
+        KeyBuilder::new(&self.label)
+            .part("guest", &self.guest)
+            .part("qemu", &host.qemu.sha256)
+            .part("accel", &host.accel)
+            .part("processor", host.processor.as_deref().unwrap_or_default())
+            .finish()
+    }
+}
+
+/// Of a machine with those boot files, whoever runs its instructions. Where the cache lies must not matter, so that a
+/// snapshot can travel.
+fn guest_key(machine: &Machine, bootable: &Bootable) -> Key {
+    let boot = Boot { kernel: "kernel".into(), initramfs: "initramfs".into(), ..bootable.boot.clone() };
+    let machine = Machine { accel: Accel::Tcg, ..machine.clone() };
+    let args = machine.args(vm::Start::Kernel(&boot), Memory::Anonymous, vm::Wiring::Terminal);
     let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     KeyBuilder::new(format!("{}, {} MiB, {} cpu", bootable.image, machine.memory_mib, machine.smp))
-        .part("qemu", binary_identity(machine.arch.qemu))
         .part("machine", args.join("\n"))
         .part("boot files", &bootable.key)
         .finish()
-}
-
-/// Tells one build of a program from another, without running it.
-pub(super) fn binary_identity(program: &str) -> String {
-    use std::os::unix::fs::MetadataExt;
-    let Some(path) = process::find(program) else { return String::new() };
-    match fs::metadata(&path) {
-        Ok(data) => format!("{} {} {} {}", path.display(), data.len(), data.mtime(), data.mtime_nsec()),
-        Err(_) => path.display().to_string(),
-    }
 }
 
 fn no_vm(error: vm::Error) -> StartError {

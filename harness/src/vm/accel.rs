@@ -18,6 +18,14 @@ pub enum Accel {
 }
 
 impl Accel {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accel::Kvm => "KVM",
+            Accel::Tcg => "TCG",
+        }
+    }
+
     /// The value of QEMU's `-accel`.
     pub(super) fn argument(self, arch: Arch) -> &'static str {
         match self {
@@ -54,6 +62,27 @@ pub enum NoKvm {
     Broken(String),
 }
 
+/// What tells one processor from another, from the text of `/proc/cpuinfo`: what it says of the first cpu, without that
+/// cpu's number and place, and its frequency, which changes.
+pub fn processor(cpuinfo: &str) -> String {
+    const CHANGING: [&str; 11] = [
+        "processor",
+        "cpu MHz",
+        "clock",
+        "physical id",
+        "siblings",
+        "core id",
+        "cpu cores",
+        "apicid",
+        "initial apicid",
+        "bogomips",
+        "BogoMIPS",
+    ];
+    let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_owned();
+    let first = cpuinfo.lines().take_while(|line| !line.trim().is_empty());
+    first.filter(|line| !CHANGING.contains(&name(line).as_str())).collect::<Vec<_>>().join("\n")
+}
+
 /// How long the trial may take.
 const TRIAL: Duration = Duration::from_secs(10);
 
@@ -81,5 +110,23 @@ pub fn try_kvm(arch: Arch, cancel: &Cancel) -> Result<Result<(), NoKvm>, Error> 
         Err(Error::Exited(exit)) => Ok(Err(NoKvm::Broken(exit.to_string()))),
         Err(Error::Deadline(_)) => Ok(Err(NoKvm::Broken("QEMU did not answer".into()))),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_is_what_it_can_do_and_not_how_fast_it_is_just_now() {
+        let cpuinfo = |model: &str, mhz: &str| {
+            format!(
+                "processor\t: 0\nmodel name\t: {model}\ncpu MHz\t\t: {mhz}\nflags\t\t: fpu\n\nprocessor\t: 1\n"
+            )
+        };
+        let one = processor(&cpuinfo("A", "2600.0"));
+        assert_eq!(one, "model name\t: A\nflags\t\t: fpu");
+        assert_eq!(one, processor(&cpuinfo("A", "800.0")));
+        assert_ne!(one, processor(&cpuinfo("B", "2600.0")));
     }
 }

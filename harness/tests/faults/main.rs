@@ -17,6 +17,7 @@ mod fetch;
 mod guest;
 mod host;
 mod output;
+mod pack;
 mod processes;
 mod project;
 mod repeat;
@@ -43,6 +44,7 @@ fn main() {
         output::trials(),
         agent::trials(),
         repeat::trials(),
+        pack::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 /// Changes whenever the layout of the cache or of what is in it does.
 const FORMAT: &[u8] = b"kmodlab cache 1";
 
+/// How much of a hash names an entry.
+pub(super) const HASH_DIGITS: usize = 32;
+
 /// Names a cache entry: a hash over everything that it is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -18,6 +21,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// A key that was made before, as its entry is named.
+    pub(super) fn known(hash: &str, label: &str) -> Self {
+        Key { hash: hash.to_owned(), label: label.to_owned() }
+    }
+
     /// The first 32 hexadecimal digits of the hash.
     pub fn as_str(&self) -> &str {
         &self.hash
@@ -78,7 +86,7 @@ impl KeyBuilder {
     /// The key.
     pub fn finish(self) -> Key {
         let mut hash = hex(&self.hash.finalize());
-        hash.truncate(32);
+        hash.truncate(HASH_DIGITS);
         Key { hash, label: self.label }
     }
 }

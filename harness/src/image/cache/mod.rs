@@ -11,12 +11,14 @@
 
 mod key;
 mod lock;
+mod pack;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use etcetera::BaseStrategy;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::key::{Key, KeyBuilder, sha256_file};
 pub use self::lock::Scratch;
 use self::lock::{Held, is_at, try_lock};
+pub use self::pack::{PackError, Unpacked};
 pub use self::tree::stamp;
 use crate::work::{Cancel, Watch, Work, WorkEvent};
 
@@ -83,6 +86,8 @@ impl From<Error> for io::Error {
 pub struct Cache {
     root: PathBuf,
     watch: Arc<dyn Watch>,
+    /// What was used since [`Cache::record`], by its path.
+    used: Arc<Mutex<Option<BTreeMap<PathBuf, Entry>>>>,
 }
 
 impl fmt::Debug for Cache {
@@ -99,6 +104,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Its kind.
+    pub fn kind(&self) -> &str {
+        let kind = self.path.parent().and_then(Path::file_name);
+        kind.and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
     /// Its key.
     pub fn key(&self) -> &str {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
@@ -193,7 +204,7 @@ impl Cache {
                 xdg.cache_dir().join("kmodlab")
             }
         };
-        let cache = Cache { root: std::path::absolute(root)?, watch };
+        let cache = Cache { root: std::path::absolute(root)?, watch, used: Arc::default() };
         fs::create_dir_all(cache.root.join(TMP))?;
         lock::sweep(&cache.root.join(TMP))?;
         lock::sweep_temporary();
@@ -227,7 +238,7 @@ impl Cache {
             Claim::Entry(entry) => entry,
             Claim::Make(_lock) => self.make(&path, key, make)?,
         };
-        mark_used(&path);
+        self.note_use(&path, &entry);
         Ok(entry)
     }
 
@@ -247,10 +258,28 @@ impl Cache {
                 None => None,
             },
         };
-        if entry.is_some() {
-            mark_used(&path);
+        if let Some(entry) = &entry {
+            self.note_use(&path, entry);
         }
         Ok(entry)
+    }
+
+    /// From now on every entry that is used through this cache, or a clone of it, stays in use, until [`Cache::recorded`].
+    pub fn record(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(BTreeMap::new());
+    }
+
+    /// The entries that were used since [`Cache::record`], by kind and key.
+    pub fn recorded(&self) -> Vec<Entry> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).take();
+        used.unwrap_or_default().into_values().collect()
+    }
+
+    fn note_use(&self, path: &Path, entry: &Entry) {
+        mark_used(path);
+        if let Some(used) = &mut *self.used.lock().unwrap_or_else(PoisonError::into_inner) {
+            used.insert(path.to_owned(), entry.clone());
+        }
     }
 
     /// An empty directory on the cache's file system, removed with the value returned, or, should this process be
@@ -301,6 +330,16 @@ impl Cache {
         }
         list.sort_by(|a, b| (&a.kind, &a.label, &a.key).cmp(&(&b.kind, &b.label, &b.key)));
         Ok(list)
+    }
+
+    /// The directories of the entries of a kind, good or not.
+    ///
+    /// # Errors
+    ///
+    /// Where the cache cannot be read.
+    pub fn paths(&self, kind: &str) -> io::Result<Vec<PathBuf>> {
+        let dir = self.root.join(kind);
+        Ok(subdirectories(&dir)?.into_iter().map(|key| dir.join(key)).collect())
     }
 
     /// Removes an entry; false where it is in use and stays.
