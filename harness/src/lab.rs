@@ -104,9 +104,13 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// As [`ImageSpec::own`].
+    /// Where the kernel cannot be used: something is missing, does not fit together, or lacks an option that every guest
+    /// needs. As [`ImageSpec::own`].
     pub fn add_kernel(&mut self, own: OwnKernel) -> Result<(), spec::Error> {
-        let spec = ImageSpec::own(own, &self.images)?;
+        let found = own.find()?;
+        found.check_options()?;
+        found.advice().into_iter().for_each(|advice| self.warn(advice));
+        let spec = ImageSpec::own(own, &found, &self.images)?;
         self.images.retain(|image| image.name != spec.name);
         self.images.iter_mut().for_each(|image| image.image.default = false);
         self.images.push(spec);

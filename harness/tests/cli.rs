@@ -108,8 +108,10 @@ fn what_is_wrong_with_the_command_line_is_told(#[case] args: &[&str], #[case] me
 /// A folder that looks like a built tree, as far as nothing is booted.
 fn tree(project: &Project) -> PathBuf {
     let dir = project.path().join("linux");
+    let config = format!("{}CONFIG_X86_64=y\n", out(&project.kmodlab(&["kconfig", "x86_64"])));
+    let config = config.replace("CONFIG_MODULES=y\n", "");
     for (path, text) in [
-        ("include/config/auto.conf", "CONFIG_X86_64=y\n"),
+        ("include/config/auto.conf", config.as_str()),
         ("include/generated/utsrelease.h", "#define UTS_RELEASE \"6.6.0-mine\"\n"),
         ("arch/x86/boot/bzImage", ""),
     ] {
@@ -139,6 +141,31 @@ fn a_kernel_tree_takes_the_place_of_the_default_images() {
     assert_eq!(listed(&["-i", "arm", "-i", "tree"], &tree), ["topic/one@arm", "topic/one@tree"]);
     // What is not asked for is not looked at.
     assert_eq!(listed(&["--image", "arm"], Path::new("nowhere")), ["topic/one@arm"]);
+}
+
+#[test]
+fn options_that_a_kernel_lacks_are_named_before_anything_boots() {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    let config = tree(&project).join("include/config/auto.conf");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let without = |option: &str| {
+        let line = format!("CONFIG_{option}=y\n");
+        assert!(text.contains(&line));
+        std::fs::write(&config, text.replace(&line, "")).unwrap();
+        project.kmodlab(&["list", "--kernel-tree", "linux"])
+    };
+    let output = without("KPROBES");
+    let told = err(&output);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(told.contains("lacks options that scenarios are about: add to its .config\n"), "{told}");
+    assert!(told.contains("\n  CONFIG_KPROBES=y\n") && !told.contains("MODULE_UNLOAD"), "{told}");
+    assert!(told.contains("`kmodlab kconfig x86_64` prints"), "{told}");
+    let output = without("BLK_DEV_INITRD");
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        err(&output).contains("no guest comes up without: add to its .config\n  CONFIG_BLK_DEV_INITRD=y\n")
+    );
 }
 
 #[rstest]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::arch::Arch;
 
-/// What every guest's kernel must have.
+/// What no guest comes up without.
+const AGENT: &str = include_str!("../../../images/kconfig/agent.config");
+/// What every guest's kernel must have besides.
 const NEEDED: &str = include_str!("../../../images/kconfig/needed.config");
 /// What single scenarios need besides.
 const SCENARIOS: &str = include_str!("../../../images/kconfig/scenarios.config");
@@ -48,15 +50,25 @@ fn options(text: &str) -> impl Iterator<Item = (String, String)> {
 pub struct Fragment(String);
 
 impl Fragment {
+    /// What no kernel brings a guest up without, whatever the machine.
+    pub fn agent() -> Self {
+        Fragment(AGENT.to_owned())
+    }
+
+    /// What scenarios are about, and the channel to the guest, whatever the machine.
+    pub fn subject() -> Self {
+        Fragment(NEEDED.to_owned())
+    }
+
     /// What a kernel must have for a guest of the architecture: without one of these none comes up, or no scenario can be
     /// run. Drivers may be modules where the fragment has them built in.
     pub fn needed(arch: Arch) -> Self {
-        Fragment([NEEDED, arch.kconfig].join("\n"))
+        Fragment([AGENT, NEEDED, arch.kconfig].join("\n"))
     }
 
     /// What a kernel must have for every scenario: what is needed, and what single scenarios are skipped without.
     pub fn full(arch: Arch) -> Self {
-        Fragment([NEEDED, arch.kconfig, SCENARIOS].join("\n"))
+        Fragment([AGENT, NEEDED, arch.kconfig, SCENARIOS].join("\n"))
     }
 
     /// Its text, with its comments.
@@ -67,6 +79,12 @@ impl Fragment {
     /// Its options, without `CONFIG_`, and their values, in the order of the text.
     pub fn options(&self) -> impl Iterator<Item = (String, String)> {
         options(&self.0)
+    }
+
+    /// The lines whose options a configuration has neither built in nor as modules.
+    pub fn missing(&self, config: &KernelConfig) -> Vec<String> {
+        let missing = self.options().filter(|(name, _)| !config.is_set(name));
+        missing.map(|(name, value)| format!("CONFIG_{name}={value}")).collect()
     }
 
     /// What a configuration made from it has otherwise. `make` says nothing of an option whose dependencies are not met,

@@ -7,7 +7,7 @@ use fs_err as fs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::own::{self, OwnKernel};
+use super::own::{self, Found, OwnKernel};
 use crate::arch::Arch;
 use crate::scenario::values::Value;
 use crate::yaml::{self, Diagnostic, Spanned};
@@ -239,21 +239,20 @@ impl Image {
 }
 
 impl ImageSpec {
-    /// The image of a kernel of the user's own: all but the kernel is as in one of `images` for its architecture, a
-    /// default one if there is one.
+    /// The image of a kernel of the user's own, as it was `found`: all but the kernel is as in one of `images` for its
+    /// architecture, a default one if there is one.
     ///
     /// # Errors
     ///
-    /// Where the kernel cannot be used, or no image is for its architecture.
-    pub fn own(own: OwnKernel, images: &[ImageSpec]) -> Result<Self, Error> {
-        let found = own.find()?;
+    /// Where no image is for its architecture.
+    pub fn own(own: OwnKernel, found: &Found, images: &[ImageSpec]) -> Result<Self, Error> {
         let alike = images.iter().filter(|image| image.arch == found.arch);
         let template = alike
             .max_by_key(|image| image.default)
             .ok_or_else(|| Error::NoTemplate { kernel: own.arguments(), arch: found.arch })?;
         let mut image = template.image.clone();
         image.description = format!("your own kernel {}", found.release);
-        image.values.extend(own::values(&found));
+        image.values.extend(own::values(found));
         image.default = true;
         let name = own.image_name().to_owned();
         image.kernel = KernelSource::Own(own);

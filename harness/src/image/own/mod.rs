@@ -15,7 +15,7 @@ pub(super) use self::store::Stored;
 pub use self::tree::KernelTree;
 pub(super) use self::values::values;
 use super::depmod::ModInfo;
-use super::kconfig::KernelConfig;
+use super::kconfig::{Fragment, KernelConfig};
 use crate::arch::Arch;
 use crate::process::shell_quote;
 
@@ -133,6 +133,20 @@ pub enum Error {
         /// The kernel's release.
         release: String,
     },
+    /// The kernel lacks what no guest comes up without.
+    #[error(
+        "the kernel {release} lacks options that no guest comes up without: add to its .config\n{}\n\
+         `kmodlab kconfig {arch}` prints all that guests and scenarios use",
+        indented(lines)
+    )]
+    MissingOptions {
+        /// The kernel's release.
+        release: String,
+        /// Its architecture.
+        arch: Arch,
+        /// The lines that its configuration lacks.
+        lines: Vec<String>,
+    },
     /// A file or directory cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -141,8 +155,16 @@ pub enum Error {
 impl Error {
     /// Whether another kernel has to be named: this one is not merely not built, or not anew.
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Error::NotBuilt { .. } | Error::OtherRelease { .. } | Error::Io(_))
+        !matches!(
+            self,
+            Error::NotBuilt { .. } | Error::OtherRelease { .. } | Error::MissingOptions { .. } | Error::Io(_)
+        )
     }
+}
+
+/// A list of lines below a sentence.
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn known() -> String {
@@ -226,6 +248,36 @@ impl Found {
     /// The configuration.
     pub fn kernel_config(&self) -> KernelConfig {
         KernelConfig::parse(&self.config)
+    }
+}
+
+impl Found {
+    /// Looks for options that every guest needs.
+    ///
+    /// # Errors
+    ///
+    /// Where some are missing.
+    pub fn check_options(&self) -> Result<(), Error> {
+        let lines = Fragment::agent().missing(&self.kernel_config());
+        match lines.is_empty() {
+            true => Ok(()),
+            false => Err(Error::MissingOptions { release: self.release.clone(), arch: self.arch, lines }),
+        }
+    }
+
+    /// What to tell of options that scenarios are about and that it lacks. The drivers of the channel have a substitute.
+    pub fn advice(&self) -> Option<String> {
+        let mut lines = Fragment::subject().missing(&self.kernel_config());
+        lines.retain(|line| !line.starts_with("CONFIG_VIRTIO"));
+        (!lines.is_empty()).then(|| {
+            format!(
+                "the kernel {} lacks options that scenarios are about: add to its .config\n{}\n\
+                 `kmodlab kconfig {}` prints all that scenarios use",
+                self.release,
+                indented(&lines),
+                self.arch
+            )
+        })
     }
 }
 
