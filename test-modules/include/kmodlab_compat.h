@@ -100,17 +100,27 @@ static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int 
 #define KMODLAB_REGISTERS	{ regs->gpr[3], regs->gpr[4], regs->gpr[5], regs->gpr[6], \
 				  regs->gpr[7], regs->gpr[8], regs->gpr[9], regs->gpr[10] }
 #define KMODLAB_STACK_WORD	0
+#elif defined(CONFIG_SPARC64)
+/* At its entry a function has them in its caller's window, where they are "out" registers. */
+#define KMODLAB_REGISTERS	{ regs->u_regs[UREG_I0], regs->u_regs[UREG_I1], \
+				  regs->u_regs[UREG_I2], regs->u_regs[UREG_I3], \
+				  regs->u_regs[UREG_I4], regs->u_regs[UREG_I5] }
+#define KMODLAB_STACK_WORD	22	/* after the window and the places of the first six */
+#define KMODLAB_STACK_BIAS	STACK_BIAS
+#endif
+#ifndef KMODLAB_STACK_BIAS
+#define KMODLAB_STACK_BIAS	0
 #endif
 #ifdef KMODLAB_REGISTERS
 #define KMODLAB_HAS_ARGUMENTS	1
 static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int n)
 {
 	unsigned long in_registers[] = KMODLAB_REGISTERS;
+	unsigned long *stack = (unsigned long *)(kernel_stack_pointer(regs) + KMODLAB_STACK_BIAS);
 
 	if (n < ARRAY_SIZE(in_registers))
 		return in_registers[n];
-	return ((unsigned long *)kernel_stack_pointer(regs))[n - ARRAY_SIZE(in_registers) +
-							     KMODLAB_STACK_WORD];
+	return stack[n - ARRAY_SIZE(in_registers) + KMODLAB_STACK_WORD];
 }
 #else
 #define KMODLAB_HAS_ARGUMENTS	0

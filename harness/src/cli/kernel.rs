@@ -6,6 +6,7 @@ use super::args::Kernel;
 use super::{Context, Stop, say};
 use crate::arch::Arch;
 use crate::image::kconfig::Fragment;
+use crate::image::own::{KernelFiles, OwnKernel};
 use crate::image::source::Builder;
 use crate::image::spec::DebianSource;
 
@@ -23,14 +24,16 @@ pub(super) fn kernel(context: &Context, command: &Kernel) -> Result<u8, Stop> {
         builder.tree_kernel(source)
     };
     let built = built.map_err(|error| Stop::error(&error))?;
-    for (what, path) in [
-        ("kernel", built.entry.join("kernel")),
-        ("config", built.entry.join("config")),
-        ("modules", built.entry.join("modules")),
-        ("headers", built.headers()),
-    ] {
+    let (kernel, modules, headers) =
+        (built.entry.join("kernel"), built.entry.join("modules"), built.headers());
+    let config = built.entry.join("config");
+    for (what, path) in
+        [("kernel", &kernel), ("config", &config), ("modules", &modules), ("headers", &headers)]
+    {
         say(format_args!("{what:<8} {}", path.display()));
     }
+    let own = OwnKernel::Files(KernelFiles { kernel, modules: Some(modules), headers: Some(headers) });
+    say(format_args!("run scenarios on it: kmodlab run {}", own.arguments()));
     Ok(0)
 }
 

@@ -54,6 +54,8 @@ impl Symbols {
                 symbols.orc[index] = Some(address);
             }
             let good = name.len() <= LONGEST_NAME && name.chars().all(|c| c.is_ascii_graphic());
+            // With ppc64's ELFv1 ABI the plain name is that of the function's descriptor, which is data.
+            let name = name.strip_prefix('.').unwrap_or(name);
             if good && matches!(kind, "t" | "T" | "w" | "W") {
                 symbols.functions.entry(module.to_owned()).or_default().push((address, name.to_owned()));
             }

@@ -58,6 +58,8 @@ fn the_symbol_file_has_each_function_in_its_place() {
 #[rstest]
 #[case("arm", "c0101000 T stext\n", 1)]
 #[case("ppc64le", "c000000000000000 T _stext\n", 1)]
+#[case("ppc64", "c000000000000000 T ._stext\nc000000001000000 D _stext\n", 1)]
+#[case("ppc", "c0000000 T _stext\n", 1)]
 #[case("x86_64", "0000000000000000 T hidden\n", 0)]
 #[case("x86_64", "", 0)]
 fn the_symbol_file_is_of_the_guests_kind(#[case] name: &str, #[case] kallsyms: &str, #[case] count: usize) {
@@ -66,8 +68,10 @@ fn the_symbol_file_is_of_the_guests_kind(#[case] name: &str, #[case] kallsyms: &
     let elf = symbols.elf(arch(name), &[]).unwrap();
     assert_eq!(functions(&elf).len(), count);
     let file = object::File::parse(&*elf).unwrap();
-    assert_eq!(file.is_64(), name == "ppc64le");
-    assert_eq!(u16::from_le_bytes([elf[18], elf[19]]), arch(name).elf_machine);
+    assert_eq!(file.is_64(), name.starts_with("ppc64"));
+    let read = if arch(name).big_endian { u16::from_be_bytes } else { u16::from_le_bytes };
+    assert_eq!(read([elf[18], elf[19]]), arch(name).elf_machine);
+    assert!(functions(&elf).iter().all(|(_, _, name)| name == "stext" || name == "_stext"));
 }
 
 #[test]
