@@ -34,6 +34,8 @@ pub struct Row {
     pub qemu_args: &'static [&'static str],
     /// The virtio-serial bus device.
     pub virtio_serial: &'static str,
+    /// The kernel modules that drive it.
+    pub channel_drivers: &'static [&'static str],
     /// Guest memory must be a multiple of this, in MiB.
     pub memory_step_mib: u32,
     /// The kernel's name for the first serial port, for `console=`.
@@ -41,6 +43,8 @@ pub struct Row {
     /// Where a raw `Image` taken out of a compressed kernel is to be loaded and entered, where the machine's loader
     /// takes such an image in a legacy U-Boot header (QEMU: `hw/core/loader.c`, `load_uboot_image`).
     pub raw_image_load: Option<u32>,
+    /// The machine of a host that is of the architecture itself, as `uname -m` prints it.
+    pub uname: &'static str,
     /// Debian's name of the architecture; empty where Debian builds no packages for it.
     pub debian: &'static str,
     /// Prefix of the cross compiler's tools.
@@ -63,11 +67,23 @@ pub struct Row {
     pub big_endian: bool,
     /// What gdb calls the register of a function's first argument.
     pub gdb_argument: &'static str,
-    /// Where a frame's caller keeps the address that the frame returns to, counted from the caller's own frame, where the
-    /// ABI has each frame begin with the address of its caller's.
-    pub back_chain: Option<u32>,
+    /// How frames lead to their callers' frames, where the ABI or the kernel's build has them do so.
+    pub back_chain: Option<BackChain>,
     /// The host machines (`uname -m`) on which KVM can run it.
     pub kvm_hosts: &'static [&'static str],
+}
+
+/// A chain of frames on the stack, each of which has the address of its caller's.
+#[derive(Debug)]
+pub struct BackChain {
+    /// What gdb calls the register that points to the frame.
+    pub register: &'static str,
+    /// Where the address of the caller's frame is, in bytes from the frame.
+    pub caller: i32,
+    /// Where the address to return to is.
+    pub back: i32,
+    /// Whether that is counted from the caller's frame, not from the frame itself.
+    pub back_in_caller: bool,
 }
 
 /// Figures behind the choices: `-cpu max` and `microvm` gain nothing on x86 under TCG; arm finds its PCI devices
@@ -88,9 +104,11 @@ static ROWS: &[Row] = &[
         restores_one_cpu: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
+        uname: "x86_64",
         debian: "amd64",
         cross: "x86_64-linux-gnu-",
         cross_package: "gcc-x86-64-linux-gnu",
@@ -116,9 +134,11 @@ static ROWS: &[Row] = &[
         restores_one_cpu: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 1,
         console: "ttyAMA0",
         raw_image_load: Some(0x4020_8000),
+        uname: "armv7l",
         debian: "armhf",
         cross: "arm-linux-gnueabihf-",
         cross_package: "gcc-arm-linux-gnueabihf",
@@ -146,9 +166,11 @@ static ROWS: &[Row] = &[
         restores_one_cpu: Some((10, 0)..(11, 0)),
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 256,
         console: "hvc0",
         raw_image_load: None,
+        uname: "ppc64le",
         debian: "ppc64el",
         cross: "powerpc64le-linux-gnu-",
         cross_package: "gcc-powerpc64le-linux-gnu",
@@ -160,7 +182,8 @@ static ROWS: &[Row] = &[
         elf_machine: 21,
         big_endian: false,
         gdb_argument: "$r3",
-        back_chain: Some(16),
+        // 64-bit ELF V2 ABI, "The Stack Frame".
+        back_chain: Some(BackChain { register: "r1", caller: 0, back: 16, back_in_caller: true }),
         kvm_hosts: &["ppc64le"],
     },
     Row {
@@ -175,9 +198,11 @@ static ROWS: &[Row] = &[
         restores_one_cpu: Some((10, 0)..(11, 0)),
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 256,
         console: "hvc0",
         raw_image_load: None,
+        uname: "ppc64",
         debian: "",
         cross: "powerpc64-linux-gnu-",
         cross_package: "gcc-powerpc64-linux-gnu",
@@ -189,7 +214,8 @@ static ROWS: &[Row] = &[
         elf_machine: 21,
         big_endian: true,
         gdb_argument: "$r3",
-        back_chain: Some(16),
+        // 64-bit ELF V2 ABI, "The Stack Frame".
+        back_chain: Some(BackChain { register: "r1", caller: 0, back: 16, back_in_caller: true }),
         kvm_hosts: &["ppc64"],
     },
     Row {
@@ -204,9 +230,11 @@ static ROWS: &[Row] = &[
         restores_one_cpu: None,
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
+        uname: "ppc",
         debian: "",
         cross: "powerpc-linux-gnu-",
         cross_package: "gcc-powerpc-linux-gnu",
@@ -218,7 +246,7 @@ static ROWS: &[Row] = &[
         elf_machine: 20,
         big_endian: true,
         gdb_argument: "$r3",
-        back_chain: Some(4),
+        back_chain: Some(BackChain { register: "r1", caller: 0, back: 4, back_in_caller: true }),
         kvm_hosts: &[],
     },
     Row {
@@ -232,9 +260,11 @@ static ROWS: &[Row] = &[
         restores_one_cpu: None,
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
+        uname: "sparc64",
         debian: "",
         cross: "sparc64-linux-gnu-",
         cross_package: "gcc-sparc64-linux-gnu",
@@ -246,6 +276,161 @@ static ROWS: &[Row] = &[
         elf_machine: 43,
         big_endian: true,
         gdb_argument: "$o0",
+        back_chain: None,
+        kvm_hosts: &[],
+    },
+    Row {
+        name: "i386",
+        qemu: "qemu-system-i386",
+        qemu_package: "qemu-system-x86",
+        machine: "q35",
+        fast_firmware: "",
+        cpu: "qemu32",
+        tcg: "tcg,thread=single",
+        restores_one_cpu: None,
+        qemu_args: &[],
+        virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
+        memory_step_mib: 1,
+        console: "ttyS0",
+        raw_image_load: None,
+        uname: "i686",
+        debian: "i386",
+        cross: "i686-linux-gnu-",
+        cross_package: "gcc-i686-linux-gnu",
+        libc_package: "libc6-dev-i386-cross",
+        kbuild: "x86",
+        config: &["X86_32"],
+        boot_file: "arch/x86/boot/bzImage",
+        kconfig: include_str!("../../images/kconfig/i386.config"),
+        elf_machine: 3,
+        big_endian: false,
+        gdb_argument: "$eax",
+        // `struct stack_frame` of `arch/x86/include/asm/stacktrace.h`, with FRAME_POINTER.
+        back_chain: Some(BackChain { register: "ebp", caller: 0, back: 4, back_in_caller: false }),
+        kvm_hosts: &["i686", "x86_64"],
+    },
+    Row {
+        name: "arm64",
+        qemu: "qemu-system-aarch64",
+        qemu_package: "qemu-system-arm",
+        machine: "virt",
+        fast_firmware: "",
+        cpu: "cortex-a53",
+        tcg: "tcg,thread=multi",
+        restores_one_cpu: None,
+        qemu_args: &[],
+        virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
+        memory_step_mib: 1,
+        console: "ttyAMA0",
+        raw_image_load: None,
+        uname: "aarch64",
+        debian: "arm64",
+        cross: "aarch64-linux-gnu-",
+        cross_package: "gcc-aarch64-linux-gnu",
+        libc_package: "libc6-dev-arm64-cross",
+        kbuild: "arm64",
+        config: &["ARM64"],
+        boot_file: "arch/arm64/boot/Image",
+        kconfig: include_str!("../../images/kconfig/arm64.config"),
+        elf_machine: 183,
+        big_endian: false,
+        gdb_argument: "$x0",
+        // The frame record: `arch/arm64/kernel/stacktrace.c`, `unwind_next`.
+        back_chain: Some(BackChain { register: "x29", caller: 0, back: 8, back_in_caller: false }),
+        kvm_hosts: &["aarch64"],
+    },
+    Row {
+        name: "s390x",
+        qemu: "qemu-system-s390x",
+        qemu_package: "qemu-system-misc",
+        machine: "s390-ccw-virtio",
+        fast_firmware: "",
+        cpu: "qemu",
+        tcg: "tcg,thread=multi",
+        restores_one_cpu: None,
+        qemu_args: &[],
+        virtio_serial: "virtio-serial-ccw",
+        // The bus itself, virtio_ccw, is part of every kernel (S390_GUEST is no module), and modules.builtin leaves it out.
+        channel_drivers: &["virtio_console"],
+        memory_step_mib: 1,
+        console: "ttyS1",
+        raw_image_load: None,
+        uname: "s390x",
+        debian: "s390x",
+        cross: "s390x-linux-gnu-",
+        cross_package: "gcc-s390x-linux-gnu",
+        libc_package: "libc6-dev-s390x-cross",
+        kbuild: "s390",
+        config: &["S390"],
+        boot_file: "arch/s390/boot/bzImage",
+        kconfig: include_str!("../../images/kconfig/s390x.config"),
+        elf_machine: 22,
+        big_endian: true,
+        gdb_argument: "$r2",
+        // `struct stack_frame` of `arch/s390/include/asm/stacktrace.h`: `back_chain`, and `gprs[8]`, which is r14.
+        back_chain: Some(BackChain { register: "r15", caller: 152, back: 136, back_in_caller: true }),
+        kvm_hosts: &["s390x"],
+    },
+    Row {
+        name: "riscv64",
+        qemu: "qemu-system-riscv64",
+        qemu_package: "qemu-system-misc",
+        machine: "virt",
+        fast_firmware: "",
+        cpu: "rv64",
+        tcg: "tcg,thread=multi",
+        restores_one_cpu: None,
+        qemu_args: &[],
+        virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
+        memory_step_mib: 1,
+        console: "ttyS0",
+        raw_image_load: None,
+        uname: "riscv64",
+        debian: "riscv64",
+        cross: "riscv64-linux-gnu-",
+        cross_package: "gcc-riscv64-linux-gnu",
+        libc_package: "libc6-dev-riscv64-cross",
+        kbuild: "riscv",
+        config: &["RISCV", "64BIT"],
+        boot_file: "arch/riscv/boot/Image",
+        kconfig: include_str!("../../images/kconfig/riscv64.config"),
+        elf_machine: 243,
+        big_endian: false,
+        gdb_argument: "$a0",
+        // `struct stackframe` of `arch/riscv/include/asm/stacktrace.h`, which ends where the frame pointer points.
+        back_chain: Some(BackChain { register: "fp", caller: -16, back: -8, back_in_caller: false }),
+        kvm_hosts: &["riscv64"],
+    },
+    Row {
+        name: "mips64el",
+        qemu: "qemu-system-mips64el",
+        qemu_package: "qemu-system-mips",
+        machine: "malta",
+        fast_firmware: "",
+        cpu: "5KEc",
+        tcg: "tcg,thread=multi",
+        restores_one_cpu: None,
+        qemu_args: &[],
+        virtio_serial: "virtio-serial-pci",
+        channel_drivers: &["virtio_pci", "virtio_console"],
+        memory_step_mib: 1,
+        console: "ttyS0",
+        raw_image_load: None,
+        uname: "mips64",
+        debian: "mips64el",
+        cross: "mips64el-linux-gnuabi64-",
+        cross_package: "gcc-mips64el-linux-gnuabi64",
+        libc_package: "libc6-dev-mips64el-cross",
+        kbuild: "mips",
+        config: &["MIPS", "64BIT", "CPU_LITTLE_ENDIAN"],
+        boot_file: "vmlinux",
+        kconfig: include_str!("../../images/kconfig/mips64el.config"),
+        elf_machine: 8,
+        big_endian: false,
+        gdb_argument: "$a0",
         back_chain: None,
         kvm_hosts: &[],
     },
@@ -295,9 +480,23 @@ impl fmt::Display for Arch {
     }
 }
 
+/// Architectures that are not in the table, and why nobody needs to look for them.
+pub const GONE: [(&str, &str); 1] =
+    [("ia64", "ia64 left the kernel in 6.7 (commit cf8e8658100d), and QEMU has no machine for it")];
+
+/// What there is to say of a name in [`GONE`], on a line of its own; nothing of others.
+pub fn remark(name: &str) -> String {
+    let gone = GONE.iter().find(|(gone, _)| *gone == name);
+    gone.map(|(_, why)| format!("\n{why}")).unwrap_or_default()
+}
+
 /// The name is of no architecture in the table.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown architecture `{0}`: known are {known}", known = Arch::all().map(|a| a.name).collect::<Vec<_>>().join(", "))]
+#[error(
+    "unknown architecture `{0}`: known are {known}{remark}",
+    known = Arch::all().map(|a| a.name).collect::<Vec<_>>().join(", "),
+    remark = remark(.0)
+)]
 pub struct UnknownArch(String);
 
 impl FromStr for Arch {
@@ -329,10 +528,12 @@ mod tests {
         for arch in Arch::all() {
             assert_eq!(arch.name.parse::<Arch>().unwrap(), arch);
         }
-        assert_eq!(
-            "ia64".parse::<Arch>().unwrap_err().to_string(),
-            "unknown architecture `ia64`: known are x86_64, arm, ppc64le, ppc64, ppc, sparc64"
-        );
+        let unknown = |name: &str| name.parse::<Arch>().unwrap_err().to_string();
+        assert!(unknown("vax").starts_with("unknown architecture `vax`: known are x86_64, arm, ppc64le, "));
+        assert!(!unknown("vax").contains('\n'));
+        assert!(unknown("ia64").ends_with(
+            "\nia64 left the kernel in 6.7 (commit cf8e8658100d), and QEMU has no machine for it"
+        ));
     }
 
     #[test]

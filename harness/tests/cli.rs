@@ -84,13 +84,18 @@ fn cases_are_listed_and_rows_counted() {
     assert_eq!(ids, ["topic/one@arm", "topic/one@ppc64le", "topic/one@x86_64"]);
     let one = out(&project.kmodlab(&["list", "--arch", "arm", "one"]));
     assert_eq!(one.lines().count(), 1);
+    let other = out(&project.kmodlab(&["list", "--arch", "s390x"]));
+    assert!(other.starts_with("topic/one@s390x "), "{other}");
+    let all = out(&project.kmodlab(&["list", "--image", "all"]));
+    assert!(["@arm-5.10 ", "@x86_64 ", "@riscv64 "].iter().all(|id| all.contains(id)), "{all}");
     let coverage = out(&project.kmodlab(&["list", "--coverage"]));
     assert!(coverage.contains("R1   topic/one\n") && coverage.contains("not covered: R2 R3"), "{coverage}");
 }
 
 #[rstest]
 #[case::image(&["list", "--image", "x86_46"], "unknown image `x86_46`")]
-#[case::arch(&["list", "--arch", "ia64"], "unknown architecture `ia64`")]
+#[case::arch(&["list", "--arch", "ia64"], "ia64 left the kernel in 6.7")]
+#[case::gone(&["list", "--image", "ia64"], "ia64 left the kernel in 6.7")]
 #[case::filter(&["list", "onee"], "did you mean `one`?")]
 #[case::jobs(&["run", "-j", "0"], "0 is not in 1..")]
 #[case::scale(&["run", "--timeout-scale", "0"], "must be a number above 0")]

@@ -73,9 +73,10 @@ static inline unsigned long kmodlab_text_address(void *function)
 /*
  * The first 8 words of a probed function's arguments, at its entry: kmodlab_argument(), where
  * KMODLAB_HAS_ARGUMENTS is 1.  The kernel has regs_get_kernel_argument() for it, since v4.20 at the
- * earliest and on some architectures only: not on arm, and not on powerpc in v6.1.
+ * earliest and on some architectures only: not on arm, and not on powerpc in v6.1.  That of s390
+ * needs functions that modules cannot use (regs_get_register() of arch/s390/kernel/ptrace.c).
  */
-#ifdef CONFIG_HAVE_FUNCTION_ARG_ACCESS_API
+#if defined(CONFIG_HAVE_FUNCTION_ARG_ACCESS_API) && !defined(CONFIG_S390)
 #define KMODLAB_HAS_ARGUMENTS	1
 static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int n)
 {
@@ -96,6 +97,18 @@ static inline unsigned long kmodlab_argument(struct pt_regs *regs, unsigned int 
 #define KMODLAB_REGISTERS	{ regs->regs[0], regs->regs[1], regs->regs[2], regs->regs[3], \
 				  regs->regs[4], regs->regs[5], regs->regs[6], regs->regs[7] }
 #define KMODLAB_STACK_WORD	0
+#elif defined(CONFIG_MIPS) && defined(CONFIG_64BIT)
+#define KMODLAB_REGISTERS	{ regs->regs[4], regs->regs[5], regs->regs[6], regs->regs[7], \
+				  regs->regs[8], regs->regs[9], regs->regs[10], regs->regs[11] }
+#define KMODLAB_STACK_WORD	0
+#elif defined(CONFIG_RISCV)
+#define KMODLAB_REGISTERS	{ regs->a0, regs->a1, regs->a2, regs->a3, \
+				  regs->a4, regs->a5, regs->a6, regs->a7 }
+#define KMODLAB_STACK_WORD	0
+#elif defined(CONFIG_S390)
+#define KMODLAB_REGISTERS	{ regs->gprs[2], regs->gprs[3], regs->gprs[4], regs->gprs[5], \
+				  regs->gprs[6] }
+#define KMODLAB_STACK_WORD	20	/* STACK_FRAME_OVERHEAD, in words */
 #elif defined(CONFIG_PPC)
 #define KMODLAB_REGISTERS	{ regs->gpr[3], regs->gpr[4], regs->gpr[5], regs->gpr[6], \
 				  regs->gpr[7], regs->gpr[8], regs->gpr[9], regs->gpr[10] }

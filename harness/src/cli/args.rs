@@ -116,10 +116,10 @@ pub(super) struct Selection {
 /// On which images.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Targets {
-    /// Only on this image; may be repeated [default: the default images]
+    /// Only on this image, or on `all`; may be repeated [default: the default images]
     #[arg(short, long = "image", value_name = "NAME", conflicts_with_all = ["kernel_tree", "kernel"])]
     pub(super) images: Vec<String>,
-    /// Only on images of this architecture; may be repeated
+    /// Only on images of this architecture: its default image, or else all that it has; may be repeated
     #[arg(short, long = "arch", value_name = "ARCH")]
     pub(super) archs: Vec<Arch>,
     #[command(flatten)]
@@ -352,7 +352,7 @@ pub(super) struct ShellArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
-    /// Look at what this image needs; may be repeated [default: the default images]
+    /// Look at what this image needs, or `all`; may be repeated [default: the default images]
     #[arg(short, long = "image", value_name = "NAME")]
     pub(super) images: Vec<String>,
     /// Print only the names of Debian packages to install, for a script

@@ -9,6 +9,7 @@ use indicatif::HumanBytes;
 
 use super::args::{Image, Machine};
 use super::{Context, Stop, run, say, select};
+use crate::arch;
 use crate::image::cache::{Listed, Unpacked};
 use crate::lab::Lab;
 use crate::run::pack as pack_cases;
@@ -37,6 +38,9 @@ fn list(lab: &Lab) -> Result<(), Stop> {
             image.description,
             image.kernel
         ));
+    }
+    for (_, why) in arch::GONE {
+        say(format_args!("\n{why}"));
     }
     let entries = lab.cache().list().map_err(|error| Stop::error(&error))?;
     let total: u64 = entries.iter().map(|entry| entry.disk_bytes).sum();

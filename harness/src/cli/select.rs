@@ -7,14 +7,20 @@ use crate::image::spec::ImageSpec;
 use crate::lab::{self, Lab};
 use crate::scenario::expand::Case;
 
-/// The images of those names, else the default ones; of those architectures, where some are named.
+/// What `--image` takes for every image there is.
+const ALL: &str = "all";
+
+/// The images of those names, else the default ones; of those architectures, where some are named. An architecture without
+/// a default image stands for all that it has.
 pub(super) fn images(lab: &Lab, names: &[String], archs: &[Arch]) -> Result<Vec<ImageSpec>, Stop> {
+    let known = lab.images();
+    let has_default = |arch: Arch| known.iter().any(|image| image.default && image.arch == arch);
     let mut images: Vec<ImageSpec> = match names {
-        // Naming an architecture asks for its images, default or not.
         [] => {
-            let any = !archs.is_empty() && !lab.has_own_kernel();
-            lab.images().iter().filter(|image| image.default || any).cloned().collect()
+            let other = |arch: Arch| archs.contains(&arch) && !has_default(arch) && !lab.has_own_kernel();
+            known.iter().filter(|image| image.default || other(image.arch)).cloned().collect()
         }
+        names if names.iter().any(|name| name == ALL) => known.to_vec(),
         names => names.iter().map(|name| lab.image(name)).collect::<Result<_, _>>().map_err(Stop::usage)?,
     };
     images.retain(|image| archs.is_empty() || archs.contains(&image.arch));

@@ -14,7 +14,7 @@ use std::process::Stdio;
 use fs_err as fs;
 
 pub use self::symbols::{Orc, Symbols};
-use crate::arch::Arch;
+use crate::arch::{Arch, BackChain};
 use crate::image::cache::Scratch;
 use crate::process::{self, Command, Process};
 
@@ -149,7 +149,11 @@ fn script(dir: &Path, target: &Target) -> String {
         text.push('\n');
     }
     let order = if target.arch.big_endian { "big" } else { "little" };
-    let back_chain = target.arch.back_chain.map(|back| format!("BackChain('{order}', {back})"));
+    let back_chain = target.arch.back_chain.as_ref().map(|chain| {
+        let BackChain { register, caller, back, back_in_caller } = chain;
+        let in_caller = if *back_in_caller { "True" } else { "False" };
+        format!("BackChain('{order}', '{register}', {caller}, {back}, {in_caller})")
+    });
     let orc = target.symbols.orc().map(|Orc { places, entries, count }| {
         format!("Orc({places:#x}, {entries:#x}, {count}, {})", orc_kinds(&target.release))
     });

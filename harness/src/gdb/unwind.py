@@ -4,6 +4,8 @@ import gdb
 import gdb.unwinder
 
 WORD = 8
+# The register save area at the beginning of a frame (s390x ELF ABI, "The Stack Frame").
+SAVED = 160
 # ORC_REG_* of arch/x86/include/asm/orc_types.h.
 PREV_SP, BP, SP = 1, 4, 5
 # Where struct pt_regs has its registers (arch/x86/include/asm/ptrace.h).
@@ -24,33 +26,45 @@ def register(frame, name):
     return int(frame.read_register(name)) & (1 << 64) - 1
 
 
-def caller(frame, **saved):
-    """What gdb is told of the frame's caller. One without a program counter is the last."""
-    here = FrameId(frame.read_register("sp"), frame.read_register("pc"))
-    info = frame.create_unwind_info(here)
+def caller(frame, place, **saved):
+    """What gdb is told of the frame's caller. One without a program counter is the last.
+
+    `place` tells the frame from others; it is no less than those of the frames that it has called.
+    """
+    info = frame.create_unwind_info(FrameId(gdb.Value(place), frame.read_register("pc")))
     for name, value in saved.items():
         info.add_saved_register(name, gdb.Value(value).cast(frame.read_register(name).type))
     return info
 
 
 class BackChain(gdb.unwinder.Unwinder):
-    """Each frame begins with the address of its caller's, which keeps the address to return to at the offset `back`."""
+    """Each frame has the address of its caller's frame, `caller` bytes from where the register `name` points.
 
-    def __init__(self, order, back):
+    The address to return to is `back` bytes from there, or, with `in_caller`, from the caller's frame.
+    """
+
+    def __init__(self, order, name, caller, back, in_caller):
         super().__init__("back chain")
-        self.order, self.back = order, back
+        self.order, self.name = order, name
+        self.caller, self.back, self.in_caller = caller, back, in_caller
 
     def __call__(self, frame):
         # The innermost function may have no frame yet; that gdb sees from its code.
         if frame.level() == 0:
             return None
         size = frame.read_register("sp").type.sizeof
-        sp = register(frame, "sp")
-        outer = read(sp, size, self.order)
+        here = register(frame, self.name)
+        outer = read(here + self.caller, size, self.order)
+        saved = {self.name: outer}
         # Stacks grow downwards; that of user space is another.
-        if outer <= sp:
-            return caller(frame, r1=outer)
-        return caller(frame, r1=outer, pc=read(outer + self.back, size, self.order))
+        if outer > here:
+            saved["pc"] = read((outer if self.in_caller else here) + self.back, size, self.order)
+        # What tells frames apart, where the chain is the frame pointer's.
+        if not self.in_caller:
+            saved["sp"] = here + max(0, self.back + size)
+        # gdb itself, for the innermost frame, takes the place where the caller's begins, on s390 with what is saved there.
+        place = outer + SAVED if self.in_caller else register(frame, "sp")
+        return caller(frame, place, **saved)
 
 
 class Orc(gdb.unwinder.Unwinder):
@@ -105,10 +119,10 @@ class Orc(gdb.unwinder.Unwinder):
         if kind == self.regs:
             outer = {"rsp": read(cfa + PT_SP, WORD), "rbp": read(cfa + PT_BP, WORD)}
             if read(cfa + PT_CS, WORD) & 3:
-                return caller(frame, **outer)
-            return caller(frame, rip=read(cfa + PT_IP, WORD), **outer)
+                return caller(frame, sp, **outer)
+            return caller(frame, sp, rip=read(cfa + PT_IP, WORD), **outer)
         if bp_register == PREV_SP:
             bp = read(cfa + bp_offset, WORD)
         elif bp_register == BP:
             bp = read(bp + bp_offset, WORD)
-        return caller(frame, rip=read(cfa - WORD, WORD), rsp=cfa, rbp=bp)
+        return caller(frame, sp, rip=read(cfa - WORD, WORD), rsp=cfa, rbp=bp)

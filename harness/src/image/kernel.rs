@@ -17,8 +17,8 @@ use super::compress::{self, Format};
 pub enum Tuned {
     /// What to boot in its place.
     Made(Vec<u8>),
-    /// It is not compressed: nothing starts faster.
-    Uncompressed,
+    /// Nothing starts faster: it is not compressed, or starts only through what decompresses it.
+    Fastest,
     /// It has to be booted as it is, for this reason.
     AsIs(&'static str),
 }
@@ -26,8 +26,8 @@ pub enum Tuned {
 /// Takes a boot file apart. `raw_load` is where a raw image is to be loaded and entered, on a machine whose loader takes
 /// one in a legacy U-Boot header.
 pub fn tune(file: &[u8], raw_load: Option<u32>) -> Tuned {
-    if file.starts_with(elf::ELFMAG.as_slice()) || is_arm64_image(file) {
-        return Tuned::Uncompressed;
+    if file.starts_with(elf::ELFMAG.as_slice()) || is_image(file) || is_s390(file) {
+        return Tuned::Fastest;
     }
     if is_x86(file) {
         return match x86_payload(file).and_then(unpack) {
@@ -44,9 +44,7 @@ pub fn tune(file: &[u8], raw_load: Option<u32>) -> Tuned {
         };
     }
     match unpack(file) {
-        Some(image) if image.starts_with(elf::ELFMAG.as_slice()) || is_arm64_image(&image) => {
-            Tuned::Made(image)
-        }
+        Some(image) if image.starts_with(elf::ELFMAG.as_slice()) || is_image(&image) => Tuned::Made(image),
         _ => Tuned::AsIs("its format is not known"),
     }
 }
@@ -85,8 +83,13 @@ pub fn machine(file: &[u8]) -> Option<BootMachine> {
     if is_arm_zimage(file) {
         return plain(elf::EM_ARM);
     }
-    if is_arm64_image(file) {
-        return plain(elf::EM_AARCH64);
+    for (magic, machine) in IMAGES {
+        if at(file, 0x38) == Some(magic) {
+            return plain(machine);
+        }
+    }
+    if is_s390(file) {
+        return Some(BootMachine { elf_machine: elf::EM_S390.0, big_endian: Some(true) });
     }
     unpack(file).and_then(|inner| machine(&inner))
 }
@@ -117,8 +120,16 @@ fn at<const N: usize>(file: &[u8], offset: usize) -> Option<[u8; N]> {
     file.get(offset..)?.first_chunk().copied()
 }
 
-fn is_arm64_image(file: &[u8]) -> bool {
-    at(file, 0x38) == Some(*b"ARM\x64")
+/// What an uncompressed `Image` has at 0x38: of arm64, and of riscv (`Documentation/arch/riscv/boot-image-header.rst`).
+const IMAGES: [([u8; 4], elf::Machine); 2] = [(*b"ARM\x64", elf::EM_AARCH64), (*b"RSC\x05", elf::EM_RISCV)];
+
+fn is_image(file: &[u8]) -> bool {
+    IMAGES.iter().any(|(magic, _)| at(file, 0x38) == Some(*magic))
+}
+
+/// A kernel for s390, which its decompressor sets up to be started (`arch/s390/boot/head.S`, `ep_startup_normal`).
+fn is_s390(file: &[u8]) -> bool {
+    at(file, 0x10008) == Some(*b"S390EP")
 }
 
 fn unpack(data: &[u8]) -> Option<Vec<u8>> {
@@ -288,10 +299,16 @@ mod tests {
     #[test]
     fn other_files_are_decompressed_or_stay() {
         let mut image = vec![0; 0x38];
+        image.extend(b"RSC\x05");
+        assert_eq!(tune(&image, None), Tuned::Fastest);
+        image.truncate(0x38);
         image.extend(b"ARM\x64");
-        assert_eq!(tune(&image, None), Tuned::Uncompressed);
+        assert_eq!(tune(&image, None), Tuned::Fastest);
+        let mut s390 = vec![0; 0x10008];
+        s390.extend(b"S390EP");
+        assert_eq!(tune(&s390, None), Tuned::Fastest);
         assert_eq!(tune(&zstd::encode_all(&image[..], 1).unwrap(), None), Tuned::Made(image));
-        assert_eq!(tune(&vmlinux(18), None), Tuned::Uncompressed);
+        assert_eq!(tune(&vmlinux(18), None), Tuned::Fastest);
         for unknown in [&b""[..], b"\x1f\x8b\x08", b"what is this?"] {
             assert_eq!(tune(unknown, None), Tuned::AsIs("its format is not known"));
         }

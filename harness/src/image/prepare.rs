@@ -386,7 +386,7 @@ impl Step<'_> {
                 Work::begin(self.watch, format!("take the kernel for {} out of its boot file", self.arch));
             match kernel::tune(&fs::read(kernel.join("kernel"))?, self.arch.raw_image_load) {
                 Tuned::Made(bytes) => fs::write(dir.join("kernel"), bytes)?,
-                Tuned::Uncompressed => {}
+                Tuned::Fastest => {}
                 Tuned::AsIs(reason) => self.watch.work(WorkEvent::Warning(format!(
                     "the kernel for {} is booted from the file it came in: {reason}",
                     self.arch
@@ -488,7 +488,7 @@ impl Step<'_> {
     fn channel_modules(&self, kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let modules = read_modules(&kernel.index_dir)?;
         let mut channel: Vec<(String, Vec<u8>)> = Vec::new();
-        for driver in channel_drivers(self.arch) {
+        for driver in self.arch.channel_drivers.iter().copied() {
             let order = modules.load_order(driver).ok_or_else(|| Error::NoDriver {
                 release: fs::read_to_string(kernel.kernel.join("release")).unwrap_or_default(),
                 module: driver,
@@ -531,14 +531,4 @@ fn add_file<W: io::Write>(
     } else {
         Ok(())
     }
-}
-
-/// The modules that drive the machine's virtio-serial device.
-fn channel_drivers(arch: Arch) -> Vec<&'static str> {
-    let transport = match arch.virtio_serial {
-        "virtio-serial-pci" => Some("virtio_pci"),
-        "virtio-serial-device" => Some("virtio_mmio"),
-        _ => None,
-    };
-    transport.into_iter().chain(["virtio_console"]).collect()
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::own::{self, Found, OwnKernel};
-use crate::arch::Arch;
+use crate::arch::{self, Arch};
 use crate::scenario::values::Value;
 use crate::yaml::{self, Diagnostic, Spanned};
 
@@ -89,6 +89,17 @@ pub struct DebianKernel {
     pub suite: DebianName,
     /// The flavour, as in `linux-image-<flavour>`.
     pub flavour: DebianName,
+    /// The suite to take kbuild's tools of that series from, where those of the kernel's own suite need a newer C
+    /// library than Debian 12 has: they run on the host.
+    #[serde(default)]
+    pub kbuild: Option<DebianName>,
+}
+
+impl DebianKernel {
+    /// The suite that kbuild's tools come from.
+    pub fn kbuild_suite(&self) -> &DebianName {
+        self.kbuild.as_ref().unwrap_or(&self.suite)
+    }
 }
 
 /// Debian's package of the kernel's sources.
@@ -222,7 +233,7 @@ pub enum Error {
         arch: Arch,
     },
     /// There is no such image.
-    #[error("unknown image `{name}`: known are {known}", known = known.join(", "))]
+    #[error("unknown image `{name}`: known are {known}{remark}", known = known.join(", "), remark = arch::remark(name))]
     Unknown {
         /// The name asked for.
         name: String,
@@ -298,7 +309,7 @@ impl ImageSpec {
         let mut files =
             fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, std::io::Error>>()?;
         files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-        files.sort();
+        files.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
         files.iter().map(|file| ImageSpec::parse(file, &fs::read_to_string(file)?)).collect()
     }
 }
@@ -354,6 +365,21 @@ values: { insn-offset: 5 }
     fn the_images_of_the_project_are_right() {
         let images = ImageSpec::read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../images")).unwrap();
         let names: Vec<_> = images.iter().map(|image| image.name.as_str()).collect();
-        assert_eq!(names, ["arm", "ppc64le", "x86_64"]);
+        let expected = [
+            "arm",
+            "arm-5.10",
+            "arm-6.12",
+            "arm64",
+            "i386",
+            "mips64el",
+            "ppc64le",
+            "ppc64le-6.12",
+            "riscv64",
+            "s390x",
+            "x86_64",
+            "x86_64-5.10",
+            "x86_64-6.12",
+        ];
+        assert_eq!(names, expected);
     }
 }

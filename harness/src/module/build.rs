@@ -146,6 +146,9 @@ impl<'a> Builder<'a> {
         make.arg(format!("ARCH={}", self.headers.arch.kbuild));
         make.arg(format!("CROSS_COMPILE={}", self.compiler.prefix));
         make.arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.join(" ")));
+        // The headers of Debian's name the very version of the compiler that built the kernel, and types for BPF need a
+        // program (pahole) and the uncompressed kernel.
+        make.arg(format!("CC={}gcc", self.compiler.prefix)).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
         make.args(&self.headers.variables).args(["W=1", "modules"]);
         make.check(self.cancel).map_err(|error| self.build_error(source, &dir, error))?;
         let built = dir.join(format!("{}.ko", source.name));

@@ -153,6 +153,22 @@ impl<'a> Archive<'a> {
         Err(Error::Checksum { package: package.to_string() })
     }
 
+    /// Of the packages that have that name, or it and a further number (`linux-kbuild-6.12.90+deb12`), the newest.
+    pub(super) fn newest(&self, name: &str, architecture: &str) -> Result<Stanza, Error> {
+        let mut command = self.command("apt-cache");
+        command.arg("pkgnames").arg(name);
+        let output = command.check(self.cancel)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let further = |found: &&str| {
+            found.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let numbers = |name: &str| -> Vec<u32> {
+            name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+        };
+        let newest = text.lines().filter(further).max_by_key(|name| numbers(name));
+        self.show(newest.unwrap_or(name), architecture, None)
+    }
+
     /// Packages, and everything that they depend on, as apt resolves it.
     pub(super) fn closure(&self, names: &[DebianName], architecture: &str) -> Result<Vec<Package>, Error> {
         // Says which one there is not.

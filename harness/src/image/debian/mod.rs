@@ -203,7 +203,7 @@ impl<'a> Debian<'a> {
             &source.suite,
             &self.kernel_key(source),
             || self.resolve_kernel(source),
-            |packages| self.unpack_kernel(&source.suite, packages),
+            |packages| self.unpack_kernel(source, packages),
         )
     }
 
@@ -270,9 +270,7 @@ impl<'a> Debian<'a> {
     ///
     /// As [`Debian::kernel`].
     pub fn source(&self, suite: &str, image: &Package) -> Result<Entry, Error> {
-        let mut numbers = image.version.split(['.', '-']);
-        let series = [numbers.next(), numbers.next()].map(Option::unwrap_or_default).join(".");
-        let name = format!("linux-source-{series}");
+        let name = format!("linux-source-{}", series(image));
         let key = KeyBuilder::new(format!("{name} {} of {suite}", image.version))
             .part("source", "debian kernel source")
             .part("suite", suite)
@@ -314,13 +312,13 @@ impl<'a> Debian<'a> {
     }
 
     fn kernel_key(&self, source: &DebianKernel) -> Key {
-        KeyBuilder::new(format!("linux-image-{} of {}", source.flavour, source.suite))
+        let key = KeyBuilder::new(format!("linux-image-{} of {}", source.flavour, source.suite))
             .part("source", "debian kernel")
             .part("suite", source.suite.as_bytes())
             .part("flavour", source.flavour.as_bytes())
             .part("architecture", self.arch.debian)
-            .part("host", std::env::consts::ARCH)
-            .finish()
+            .part("host", std::env::consts::ARCH);
+        source.kbuild.iter().fold(key, |key, suite| key.part("kbuild", suite.as_bytes())).finish()
     }
 
     fn userland_key(&self, source: &DebianUserland) -> Key {
@@ -404,16 +402,22 @@ impl<'a> Debian<'a> {
             name.starts_with("linux-headers-") && name.ends_with("-common")
         })?;
         let host = apt::host_architecture(self.cancel)?;
-        let kbuild = follow(&headers, "linux-kbuild-…", &host, &|name| name.starts_with("linux-kbuild-"))?;
+        let kbuild = match &source.kbuild {
+            None => follow(&headers, "linux-kbuild-…", &host, &|name| name.starts_with("linux-kbuild-"))?,
+            Some(suite) => {
+                self.archive(suite)?.newest(&format!("linux-kbuild-{}", series(&image.package)), &host)?
+            }
+        };
         Ok([image, headers, common, kbuild].into_iter().map(|stanza| stanza.package).collect())
     }
 
-    fn unpack_kernel(&self, suite: &str, packages: &[Package]) -> Result<Kernel, Error> {
+    fn unpack_kernel(&self, source: &DebianKernel, packages: &[Package]) -> Result<Kernel, Error> {
         let [image, headers, common, kbuild] = packages else { return Err(broken_record()) };
+        let suite = &source.suite;
         let kernel = self.unpack(suite, image, &Layout::Kernel)?;
         let kbuild_layout = Layout::Kbuild;
         let kbuild_key = key(kbuild, &kbuild_layout);
-        let kbuild = self.unpack(suite, kbuild, &kbuild_layout)?;
+        let kbuild = self.unpack(source.kbuild_suite(), kbuild, &kbuild_layout)?;
         let common_layout = Layout::Headers { kbuild: kbuild_key.clone(), common: None };
         let common_key = key(common, &common_layout);
         let common = self.unpack(suite, common, &common_layout)?;
@@ -449,6 +453,12 @@ impl<'a> Debian<'a> {
             })
         })
     }
+}
+
+/// The first two numbers of a kernel's version.
+fn series(kernel: &Package) -> String {
+    let mut numbers = kernel.version.split(['.', '-']);
+    [numbers.next(), numbers.next()].map(Option::unwrap_or_default).join(".")
 }
 
 fn key(package: &Package, layout: &Layout) -> Key {

@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::arch::Arch;
 use crate::image::cache::{Key, KeyBuilder};
 use crate::image::deb::{self, Kept, Rules};
 use crate::image::depmod::{self, Index};
@@ -74,9 +73,7 @@ impl Layout {
             Layout::Tree => key.part("layout", "tree 1").part("left", UNBUILT.join(" ")),
             Layout::Source => key.part("layout", "source 2").part("kept", SOURCES.join(" ")),
             Layout::Headers { kbuild, common } => {
-                let architectures: Vec<_> = Arch::all().map(|arch| arch.kbuild).collect();
-                let key = key.part("layout", "headers 2").part("architectures", architectures.join(" "));
-                let key = key.key("kbuild", kbuild);
+                let key = key.part("layout", "headers 3").key("kbuild", kbuild);
                 common.iter().fold(key, |key, common| key.key("common", common))
             }
         }
@@ -264,14 +261,9 @@ fn headers(deb: &Path, dest: &Path, cancel: &Cancel, kbuild: &Key, common: Optio
     expect(dest, "Makefile")
 }
 
-/// What builds of modules need: no device-tree headers, and no architecture that the harness does not know.
+/// What builds of modules need: no device-tree headers.
 fn is_wanted(path: &Path) -> bool {
-    let mut parts = path.components().map(|part| part.as_os_str());
-    match (parts.next().and_then(|part| part.to_str()), parts.next(), parts.next()) {
-        (Some("arch"), Some(arch), Some(_)) => Arch::all().any(|row| row.kbuild == arch),
-        (Some("include"), Some(dir), Some(_)) => dir != "dt-bindings",
-        _ => true,
-    }
+    !path.starts_with("include/dt-bindings")
 }
 
 /// A flavour's Makefile with its absolute `include` of the common one made relative to itself.
@@ -379,13 +371,12 @@ mod tests {
         )
         .unwrap();
         let layout = Layout::Headers { kbuild: kbuild.clone(), common: None };
-        let files: [(&str, &[u8]); 5] = [
+        let files: [(&str, &[u8]); 4] = [
             (
                 "usr/src/linux-headers-6.1.0-50-common/Makefile",
                 b"all:\n\t@cat $(dir $(lastword $(MAKEFILE_LIST)))/scripts/x\n",
             ),
             ("usr/src/linux-headers-6.1.0-50-common/arch/arm/Makefile", b"arm"),
-            ("usr/src/linux-headers-6.1.0-50-common/arch/ia64/Makefile", b""),
             ("usr/src/linux-headers-6.1.0-50-common/include/dt-bindings/x.h", b""),
             ("usr/src/linux-headers-6.1.0-50-common/include/linux/x.h", b"x"),
         ];
@@ -399,7 +390,7 @@ mod tests {
         assert_eq!(read(in_common("scripts/x")), "script");
         assert_eq!(read(in_common("include/linux/l/y.h")), "x");
         assert!(in_common("arch/arm").exists());
-        for name in ["arch/ia64", "include/dt-bindings", "include/away"] {
+        for name in ["include/dt-bindings", "include/away"] {
             assert!(fs::symlink_metadata(in_common(name)).is_err(), "{name}");
         }
         let layout = Layout::Headers { kbuild, common: Some(common) };

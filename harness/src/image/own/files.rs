@@ -127,7 +127,7 @@ impl KernelFiles {
         }
         let unpacked = match kernel::tune(bytes, Some(0)) {
             Tuned::Made(kernel) => config_in(&kernel),
-            Tuned::Uncompressed | Tuned::AsIs(_) => config_in(bytes),
+            Tuned::Fastest | Tuned::AsIs(_) => config_in(bytes),
         };
         let missing = || Error::NoConfig { kernel: kernel.to_owned(), release: release.to_owned() };
         unpacked.map(|text| (kernel.to_owned(), text)).ok_or_else(missing)
