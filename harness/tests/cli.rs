@@ -173,12 +173,33 @@ fn options_that_a_kernel_lacks_are_named_before_anything_boots() {
     );
 }
 
+#[test]
+fn a_tree_that_does_not_build_is_a_commit_to_skip() {
+    let project = Project::new();
+    project.scenario("topic/one", GOOD);
+    let dir = tree(&project);
+    // A build system as far as it is asked: it makes a configuration, and then fails.
+    std::fs::copy(dir.join("include/config/auto.conf"), dir.join(".config")).unwrap();
+    let makefile = "olddefconfig:\n\techo CONFIG_MODULES=y >> .config\n\
+                    bzImage:\n\t@echo '  CC      a.o'; echo a.c:1: error: no >&2; false\nmodules:\n";
+    std::fs::write(dir.join("Makefile"), makefile).unwrap();
+    let output = project.kmodlab(&["run", "--kernel-tree", "linux", "--build"]);
+    let told = err(&output);
+    assert_eq!(output.status.code(), Some(125), "{told}");
+    assert!(told.contains("linux` does not build\n") && told.contains("a.c:1: error: no"), "{told}");
+    assert!(told.contains("bzImage modules") && !told.contains("CC      a.o"), "{told}");
+    std::fs::remove_file(dir.join(".config")).unwrap();
+    let output = project.kmodlab(&["run", "--kernel-tree", "linux", "--build"]);
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+}
+
 #[rstest]
 #[case::nowhere(&["--kernel-tree", "nowhere"], 2, "there is no kernel tree `")]
 #[case::no_tree(&["--kernel-tree", "."], 2, "is no kernel tree: it has neither a `.config` nor")]
 #[case::not_built(&["--kernel-tree", "linux"], 125, "is not built: it has no `arch/x86/boot/bzImage`\nrun `make bzImage modules`")]
 #[case::two(&["--kernel-tree", "linux", "--kernel", "linux"], 2, "cannot be used with '--kernel")]
 #[case::both(&["--kernel-tree", "linux", "--image", "arm"], 2, "cannot be used with '--image")]
+#[case::build(&["--build"], 2, "--kernel-tree <DIR>")]
 #[case::modules(&["--modules", "linux"], 2, "--kernel <FILE>")]
 #[case::no_kernel(&["--kernel", "linux/include/config/auto.conf"], 2, "is no kernel that kmodlab can boot")]
 fn what_is_wrong_with_a_kernel_of_ones_own_is_told(

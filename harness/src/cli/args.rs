@@ -22,6 +22,8 @@ Examples:
   kmodlab list --coverage                   what the scenarios cover, and what not
   kmodlab blame --trace trace.txt           who holds a module, from a log
   kmodlab run --kernel-tree ~/linux         every scenario on a kernel that you built
+  git bisect run kmodlab run --kernel-tree . --build refcount/leak
+                                            the commit of a kernel that broke a scenario
   kmodlab shell x86_64                      a guest to try things in
   kmodlab doctor                            what is missing on this machine
 
@@ -132,6 +134,9 @@ pub(super) struct KernelChoice {
     /// On the kernel that is built in this folder: a kernel tree, or what `O=` named [env: KMODLAB_KERNEL_TREE]
     #[arg(long, value_name = "DIR", conflicts_with = "kernel", help_heading = KERNEL)]
     pub(super) kernel_tree: Option<PathBuf>,
+    /// Build the tree first, with its own `.config`; what does not build exits with 125, as `git bisect run` wants it
+    #[arg(long, requires = "kernel_tree", help_heading = KERNEL)]
+    pub(super) build: bool,
     /// On this kernel: a boot file, such as `/boot/vmlinuz-RELEASE`
     #[arg(long, value_name = "FILE", help_heading = KERNEL)]
     pub(super) kernel: Option<PathBuf>,
@@ -146,6 +151,11 @@ pub(super) struct KernelChoice {
 const KERNEL: &str = "A kernel of your own";
 
 impl KernelChoice {
+    /// The tree that is to be built.
+    pub(super) fn to_build(&self) -> Option<KernelTree> {
+        self.kernel_tree.as_ref().filter(|_| self.build).map(KernelTree::new)
+    }
+
     /// The kernel that the command line names.
     pub(super) fn named(&self) -> Option<OwnKernel> {
         let tree = self.kernel_tree.as_ref().map(|dir| OwnKernel::Tree(KernelTree::new(dir)));
@@ -163,6 +173,10 @@ pub(super) struct Run {
     /// Run each case so many times, each in a guest of its own, to reproduce a race
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) repeat: Option<u32>,
+    /// Repeat a case that passes, each time in a guest of its own, until it has passed so many times: a pass by luck is
+    /// not believed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "repeat")]
+    pub(super) flaky_repeat: Option<u32>,
     /// Begin no case after one that failed, crashed or timed out
     #[arg(long)]
     pub(super) until_fail: bool,

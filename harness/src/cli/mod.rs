@@ -23,7 +23,7 @@ use std::sync::Arc;
 use clap::Parser;
 
 use self::args::{Args, Subcommand};
-use crate::image::own::OwnKernel;
+use crate::image::own::{self, OwnKernel};
 use crate::image::spec;
 use crate::lab::{self, Lab};
 use crate::report::{Human, Verbosity, printable};
@@ -90,10 +90,17 @@ impl Context {
     /// environment names one.
     fn lab_with(&self, kernel: &args::KernelChoice, images: &[String]) -> Result<Lab, Stop> {
         let mut lab = self.lab()?;
+        let failed = |error: own::Error| match error.is_usage() {
+            true => Stop::usage(crate::error::chain(&error)),
+            false => Stop::error(&error),
+        };
+        if let Some(tree) = kernel.to_build() {
+            tree.build(lab.watch(), lab.cancel()).map_err(failed)?;
+        }
         let named = |own: &OwnKernel| images.is_empty() || images.iter().any(|name| name == own.image_name());
         if let Some(own) = kernel.named().or_else(|| OwnKernel::from_env().filter(named)) {
             lab.add_kernel(own).map_err(|error| match error {
-                spec::Error::Own(own) if !own.is_usage() => Stop::error(&own),
+                spec::Error::Own(error) => failed(error),
                 error => Stop::usage(crate::error::chain(&error)),
             })?;
         }

@@ -10,19 +10,24 @@ use super::args::{self, AccelChoice, Format};
 use super::{Context, Stop, exit, report, select};
 use crate::lab::Lab;
 use crate::report::{Files, Output, Sink};
-use crate::run::{self, Event, Limits, Options, Reporter, default_jobs, run_all};
+use crate::run::{self, Event, Limits, Options, Reporter, Until, default_jobs, run_all};
 use crate::scenario::expand::Case;
 
 /// Runs the selected cases; the exit code says how they ended.
 pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
     let lab = context.lab_for(&args.selection.targets)?;
     let cases = select::cases(&lab, &args.selection)?;
-    let cases = match (args.repeat, args.seed) {
+    let cases = match (args.repeat.or(args.flaky_repeat), args.seed) {
         (None, None) => cases,
         (None, Some(seed)) => cases.iter().map(|case| case.seeded(seed, None)).collect(),
         (Some(times), seed) => repeated(&cases, times, seed.unwrap_or_else(|| fastrand::u64(..1 << 32))),
     };
-    run_cases(context, &lab, &cases, &args.running, args.until_fail)
+    let until = match (args.until_fail, args.flaky_repeat) {
+        (true, _) => Until::Fail,
+        (false, Some(_)) => Until::NoPass,
+        (false, None) => Until::End,
+    };
+    run_cases(context, &lab, &cases, &args.running, until)
 }
 
 /// Every case so many times; the delays of each repeat are drawn from a number of its own.
@@ -41,7 +46,7 @@ pub(super) fn run_cases(
     lab: &Lab,
     cases: &[Case],
     args: &args::Running,
-    until_fail: bool,
+    until: Until,
 ) -> Result<u8, Stop> {
     let most = lab.images().iter().map(|image| image.memory.mib()).max().unwrap_or(256);
     let jobs = args.jobs.map_or_else(|| default_jobs(most), usize::from);
@@ -49,7 +54,7 @@ pub(super) fn run_cases(
         Some(dir) => Some(std::path::absolute(dir).map_err(|error| Stop::error(&error))?),
         None => default_artifacts(),
     };
-    let options = Options { artifacts, keep: args.keep, until_fail, ..options(&args.machine) };
+    let options = Options { artifacts, keep: args.keep, until, ..options(&args.machine) };
     let print_json = args.format == Format::Json;
     let mut outputs = report::outputs(&args.reports, print_json)?;
     outputs.extend(print_json.then_some(Output::Json(Sink::Stdout)));

@@ -2,6 +2,7 @@
 
 use super::args::{Ftrace, Selftest};
 use super::{Context, Stop, run, select};
+use crate::run::Until;
 use crate::selftest::ftrace::Suite;
 
 /// Runs tests of the kernel's own.
@@ -25,5 +26,5 @@ fn ftrace(context: &Context, args: &Ftrace) -> Result<u8, Stop> {
     if cases.is_empty() {
         return Err(Stop::usage(format!("no test's path has `{}` in it", args.patterns.join("` or `"))));
     }
-    run::run_cases(context, &lab, &cases, &args.running, false)
+    run::run_cases(context, &lab, &cases, &args.running, Until::End)
 }

@@ -46,13 +46,31 @@ impl Compiler {
         if let Some(program) = process::find(&format!("{}gcc", arch.cross)) {
             return Ok(Compiler { program, prefix: arch.cross });
         }
-        let native = process::find("gcc").filter(|gcc| {
+        let native = Compiler::native(arch, cancel);
+        native.map(|program| Compiler { program, prefix: "" }).ok_or(Missing { arch })
+    }
+
+    /// What kbuild is told as `CROSS_COMPILE` for a tree of the user's: nothing where the host's own compiler serves. That
+    /// is what a plain `make` takes, and another one would build everything anew.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no compiler.
+    pub fn kbuild_prefix(arch: Arch, cancel: &Cancel) -> Result<Option<&'static str>, Missing> {
+        match Compiler::native(arch, cancel) {
+            Some(_) => Ok(None),
+            None => Compiler::find(arch, cancel).map(|compiler| Some(compiler.prefix)),
+        }
+    }
+
+    /// The host's own compiler, where it is for the architecture.
+    fn native(arch: Arch, cancel: &Cancel) -> Option<PathBuf> {
+        process::find("gcc").filter(|gcc| {
             let mut command = Command::new(gcc);
             command.arg("-dumpmachine");
             let machine = command.check(cancel).map(|output| output.stdout).unwrap_or_default();
             is_for(&String::from_utf8_lossy(&machine), arch.cross)
-        });
-        native.map(|program| Compiler { program, prefix: "" }).ok_or(Missing { arch })
+        })
     }
 }
 

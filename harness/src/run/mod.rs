@@ -28,7 +28,7 @@ pub use figures::Figure;
 pub use limits::Limits;
 pub use outcome::{CodePlace, Crash, Failure, Kind, Outcome, Phase, Place, Timeout, Totals};
 pub use pack::pack;
-pub use runner::{Options, Runner, bootable, headers};
+pub use runner::{Options, Runner, Until, bootable, headers};
 pub use schedule::{Summary, default_jobs, run_all};
 pub use session::{Loaded, Session, SessionError};
 pub use start::{Bootable, StartError, Starter};

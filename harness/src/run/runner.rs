@@ -25,6 +25,18 @@ use crate::scenario::expand::Case;
 use crate::scenario::step::Origin;
 use crate::vm::{Accel, Boot, Machine};
 
+/// Which cases do not begin any more because of others' outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Until {
+    /// All begin.
+    #[default]
+    End,
+    /// None, once one has failed, crashed or timed out.
+    Fail,
+    /// The repeats of one that did not pass.
+    NoPass,
+}
+
 /// How cases are run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -38,8 +50,8 @@ pub struct Options {
     pub artifacts: Option<PathBuf>,
     /// Whether the artifacts of cases that passed are kept too.
     pub keep: bool,
-    /// Whether no case begins after one that failed, crashed or timed out.
-    pub until_fail: bool,
+    /// Which cases do not begin any more.
+    pub until: Until,
 }
 
 impl Default for Options {
@@ -50,7 +62,7 @@ impl Default for Options {
             limits: Limits::default(),
             artifacts: None,
             keep: false,
-            until_fail: false,
+            until: Until::End,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Many cases at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use fs_err as fs;
 
 use super::event::{Event, Reporter};
 use super::outcome::{Kind, Totals};
-use super::runner::{Options, Runner};
+use super::runner::{Options, Runner, Until};
 use crate::lab::Lab;
 use crate::scenario::expand::Case;
 
@@ -33,6 +34,15 @@ struct Queue<'a> {
     totals: Totals,
     /// No more cases begin.
     closed: bool,
+    /// The cases that are not to be repeated, by file and image.
+    ended: BTreeSet<(&'a Path, &'a str)>,
+}
+
+impl Queue<'_> {
+    /// Whether it is a repeat of a case that has not passed.
+    fn is_ended(&self, task: &Task<'_>) -> bool {
+        matches!(task, Task::Run(case) if self.ended.contains(&(case.path.as_path(), case.image.as_str())))
+    }
 }
 
 /// Runs cases, `jobs` at a time; an image's cases begin once it is ready.
@@ -40,19 +50,25 @@ pub fn run_all(lab: &Lab, cases: &[Case], jobs: usize, options: Options, reporte
     let begun = Instant::now();
     let jobs = jobs.clamp(1, cases.len().max(1));
     reporter.event(&Event::RunStarted { cases: cases.len(), jobs });
-    let until_fail = options.until_fail;
+    let until = options.until;
     let runner = Runner::new(lab, options, reporter);
     let mut of_image: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
     for case in cases {
         of_image.entry(&case.image).or_default().push(case);
     }
     let ready = of_image.into_iter().map(|(image, cases)| Task::Prepare(image, cases)).collect();
-    let queue = Mutex::new(Queue { ready, under_way: 0, totals: Totals::default(), closed: false });
+    let queue = Mutex::new(Queue {
+        ready,
+        under_way: 0,
+        totals: Totals::default(),
+        closed: false,
+        ended: BTreeSet::new(),
+    });
     let changed = Condvar::new();
     // A guest dies with the thread that started it, so that each case stays on one thread.
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| work(&runner, lab, &queue, &changed, until_fail));
+            scope.spawn(|| work(&runner, lab, &queue, &changed, until));
         }
     });
     let totals = lock(&queue).totals;
@@ -65,7 +81,7 @@ fn lock<'q, 'a>(queue: &'q Mutex<Queue<'a>>) -> MutexGuard<'q, Queue<'a>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &Condvar, until_fail: bool) {
+fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &Condvar, until: Until) {
     let mut guard = lock(queue);
     loop {
         if lab.cancel().is_cancelled() {
@@ -78,22 +94,32 @@ fn work<'a>(runner: &Runner<'_>, lab: &Lab, queue: &Mutex<Queue<'a>>, changed: &
             guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
+        if guard.is_ended(&task) {
+            continue;
+        }
         guard.under_way += 1;
         drop(guard);
-        let (more, kind) = match task {
+        let (more, outcome) = match task {
             Task::Prepare(image, cases) => {
                 // The cases find it again, and tell.
                 let _ = runner.prepare(image, &cases);
                 (cases.into_iter().map(Task::Run).collect(), None)
             }
-            Task::Run(case) => (Vec::new(), runner.run(case).map(|report| report.outcome.kind())),
+            Task::Run(case) => (Vec::new(), runner.run(case).map(|report| (case, report.outcome.kind()))),
         };
         guard = lock(queue);
         guard.under_way -= 1;
         guard.ready.extend(more);
-        if let Some(kind) = kind {
+        if let Some((case, kind)) = outcome {
             guard.totals.add(kind);
-            guard.closed |= until_fail && matches!(kind, Kind::Fail | Kind::Crash | Kind::Timeout);
+            match until {
+                Until::End => {}
+                Until::Fail => guard.closed |= matches!(kind, Kind::Fail | Kind::Crash | Kind::Timeout),
+                Until::NoPass if kind == Kind::Pass => {}
+                Until::NoPass => {
+                    guard.ended.insert((&case.path, &case.image));
+                }
+            }
         }
         if guard.closed {
             guard.ready.clear();

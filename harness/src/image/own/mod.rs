@@ -14,10 +14,11 @@ pub use self::files::KernelFiles;
 pub(super) use self::store::Stored;
 pub use self::tree::KernelTree;
 pub(super) use self::values::values;
+use super::compiler;
 use super::depmod::ModInfo;
 use super::kconfig::{Fragment, KernelConfig};
 use crate::arch::Arch;
-use crate::process::shell_quote;
+use crate::process::{self, shell_quote};
 
 /// The environment variable that names a kernel tree, as `--kernel-tree` does.
 pub const TREE: &str = "KMODLAB_KERNEL_TREE";
@@ -61,6 +62,18 @@ pub enum Error {
         /// What to make.
         targets: String,
     },
+    /// A tree does not build.
+    #[error("the kernel tree `{}` does not build", dir.display())]
+    Build {
+        /// The tree.
+        dir: PathBuf,
+        /// What `make` says.
+        #[source]
+        source: process::Error,
+    },
+    /// There is no compiler for it.
+    #[error(transparent)]
+    Compiler(#[from] compiler::Missing),
     /// The configuration is for an architecture that is not in the table.
     #[error("`{}` is for an architecture that kmodlab does not know: known are {known}", config.display(), known = known())]
     UnknownArch {
@@ -157,7 +170,12 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         !matches!(
             self,
-            Error::NotBuilt { .. } | Error::OtherRelease { .. } | Error::MissingOptions { .. } | Error::Io(_)
+            Error::NotBuilt { .. }
+                | Error::Build { .. }
+                | Error::Compiler(_)
+                | Error::OtherRelease { .. }
+                | Error::MissingOptions { .. }
+                | Error::Io(_)
         )
     }
 }

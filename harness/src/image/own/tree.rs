@@ -1,10 +1,15 @@
 //! A kernel tree that was built, in place or with `O=`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Found, expect_dir, headers_release, read_if_there};
 use crate::arch::Arch;
+use crate::image::compiler::Compiler;
 use crate::image::kconfig::KernelConfig;
+use crate::image::source;
+use crate::process::Command;
+use crate::work::{Cancel, Watch, Work};
 
 /// What the kernel is built with: `.config`, as it was at the last build (`scripts/kconfig/confdata.c`,
 /// `conf_write_autoconf`).
@@ -65,13 +70,46 @@ impl KernelTree {
         })
     }
 
+    /// Builds it, with its own configuration: options that the sources have and it does not get their defaults, as a
+    /// bisection has it from commit to commit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Build`] with what `make` says, and where it has no configuration.
+    pub fn build(&self, watch: &dyn Watch, cancel: &Cancel) -> Result<(), Error> {
+        let (_, arch) = self.config(".config")?;
+        let prefix = match std::env::var_os("CROSS_COMPILE") {
+            // `make` takes the user's own.
+            Some(_) => None,
+            None => Compiler::kbuild_prefix(arch, cancel)?,
+        };
+        let make = || {
+            let mut make = Command::new("make");
+            make.arg("-C").arg(&self.0).arg(format!("ARCH={}", arch.kbuild));
+            make.args(prefix.map(|prefix| format!("CROSS_COMPILE={prefix}")));
+            make
+        };
+        let failed = |source| Error::Build { dir: self.0.clone(), source };
+        let work = Work::begin(watch, format!("build the kernel in {}", self.0.display()));
+        let mut configure = make();
+        configure.arg("olddefconfig");
+        configure.check(cancel).map_err(failed)?;
+        let (config, _) = self.config(".config")?;
+        let mut build = make();
+        build.arg(source::jobs()).args(self.target(arch));
+        // Without modules, there is no such target.
+        build.args(KernelConfig::parse(&config).is_set("MODULES").then_some("modules"));
+        build.check_lines(cancel, &mut source::progress(&work)).map_err(failed)
+    }
+
     /// The configuration in one of the tree's files, and the architecture that it is for.
     fn config(&self, file: &str) -> Result<(String, Arch), Error> {
         let dir = &self.0;
         expect_dir("kernel tree", dir)?;
         let path = dir.join(file);
         let Some(text) = read_if_there(&path)? else {
-            return Err(match (read_if_there(&dir.join(".config"))?, dir.join("Kconfig").is_file()) {
+            let configured = read_if_there(&dir.join(".config"))?.filter(|_| file != ".config");
+            return Err(match (configured, dir.join("Kconfig").is_file()) {
                 (Some(text), _) => {
                     let arch = Arch::of_config(&KernelConfig::parse(&text));
                     let targets = arch.map_or_else(String::new, |arch| self.targets(arch));
@@ -89,8 +127,13 @@ impl KernelTree {
 
     /// What to make in it.
     fn targets(&self, arch: Arch) -> String {
-        let target = Path::new(arch.boot_file).file_name().unwrap_or_default();
+        let target = self.target(arch).unwrap_or_default();
         format!("{} modules", target.to_string_lossy())
+    }
+
+    /// The target of its boot file.
+    fn target(&self, arch: Arch) -> Option<&'static OsStr> {
+        Path::new(arch.boot_file).file_name()
     }
 
     /// Where its sources are: `source` is what kbuild links to them with `O=`.

@@ -148,16 +148,7 @@ impl Build<'_> {
         let target = Path::new(self.builder.arch.boot_file).file_name().unwrap_or_default();
         let mut make = self.make();
         make.arg(jobs()).arg(target).arg("modules");
-        let mut done = 0;
-        let mut line = |line: &str| match command(line) {
-            Some(_) => {
-                done += 1;
-                work.count(done);
-                true
-            }
-            None => false,
-        };
-        make.check_lines(self.builder.cancel, &mut line).map_err(self.builder.failed(self.label))
+        make.check_lines(self.builder.cancel, &mut progress(&work)).map_err(self.builder.failed(self.label))
     }
 
     /// Takes out of the folder that it was built in what the harness uses.
@@ -193,6 +184,19 @@ impl Build<'_> {
         let builtin = self.out.join("modules.builtin");
         let builtin = if builtin.exists() { fs::read_to_string(builtin)? } else { String::new() };
         Ok(fs::write(dir.join("modules.builtin"), builtin)?)
+    }
+}
+
+/// Counts the commands that kbuild says it runs as the progress of `work`.
+pub(in crate::image) fn progress(work: &Work<'_>) -> impl FnMut(&str) -> bool {
+    let mut done = 0;
+    move |line: &str| {
+        let is_command = command(line).is_some();
+        if is_command {
+            done += 1;
+            work.count(done);
+        }
+        is_command
     }
 }
 

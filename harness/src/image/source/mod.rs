@@ -11,6 +11,7 @@ mod tools;
 use std::io;
 use std::path::PathBuf;
 
+pub(super) use self::kernel::progress;
 pub use self::tools::{MissingTool, missing_tools};
 use super::cache::{self, Cache, Entry};
 use super::compiler;
@@ -117,6 +118,6 @@ impl<'a> Builder<'a> {
 }
 
 /// How many compilers run at once.
-fn jobs() -> String {
+pub(super) fn jobs() -> String {
     format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from))
 }
