@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::arch::Arch;
 
 /// What no guest comes up without.
-const AGENT: &str = include_str!("../../../images/kconfig/agent.config");
+const AGENT: &str = include_str!("../../images/kconfig/agent.config");
 /// What every guest's kernel must have besides.
-const NEEDED: &str = include_str!("../../../images/kconfig/needed.config");
+const NEEDED: &str = include_str!("../../images/kconfig/needed.config");
 /// What single scenarios need besides.
-const SCENARIOS: &str = include_str!("../../../images/kconfig/scenarios.config");
+const SCENARIOS: &str = include_str!("../../images/kconfig/scenarios.config");
 
 /// A kernel's configuration, as its `.config` says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
