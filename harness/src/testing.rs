@@ -24,6 +24,7 @@
 //! | `KMODLAB_ROOT` | the project's folder |
 //! | `KMODLAB_CACHE` | the cache's folder |
 //! | `KMODLAB_ARTIFACTS` | where cases that do not pass leave their artifacts |
+//! | `KMODLAB_REPORTS` | where each case leaves its report, `<scenario>@<image>.json`: `kmodlab report` makes one of all |
 //! | `KMODLAB_TIMEOUT_SCALE` | what every time limit is multiplied by, for slow machines |
 //! | `KMODLAB_REQUIRE_VM` | with `1`, a machine that lacks QEMU or a compiler fails the cases, which it ignores otherwise |
 
@@ -38,8 +39,8 @@ use crate::image::own::OwnKernel;
 use crate::image::spec::ImageSpec;
 use crate::lab::{self, Lab};
 use crate::needs::{REQUIRE_VM, missing_for, missing_for_image};
-use crate::report::printable;
-use crate::run::{CaseReport, Limits, Options, Outcome, Runner};
+use crate::report::{Files, Output, Sink, printable};
+use crate::run::{CaseReport, Event, Limits, Options, Outcome, Reporter, Runner, Totals};
 use crate::scenario::expand::Case;
 use crate::work::{Cancel, Unwatched, Watch, WorkEvent};
 
@@ -47,6 +48,8 @@ use crate::work::{Cancel, Unwatched, Watch, WorkEvent};
 pub const IMAGES: &str = "KMODLAB_IMAGES";
 /// The environment variable that names the folder for the artifacts of cases that do not pass.
 pub const ARTIFACTS: &str = "KMODLAB_ARTIFACTS";
+/// The environment variable that names the folder for each case's report.
+pub const REPORTS: &str = "KMODLAB_REPORTS";
 /// The environment variable that says what every time limit is multiplied by.
 pub const TIMEOUT_SCALE: &str = "KMODLAB_TIMEOUT_SCALE";
 
@@ -92,6 +95,8 @@ enum Error {
 pub fn main(manifest_dir: &str, path: &str) -> ExitCode {
     let dir = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| manifest_dir.into(), PathBuf::from);
     let root = variable("KMODLAB_ROOT").map_or_else(|| dir.join(path), PathBuf::from);
+    // A folder that is not there is for the project's opening to tell.
+    let root = fs_err::canonicalize(&root).unwrap_or(root);
     let args = Arguments::from_args();
     match trials(&root, &args) {
         Ok(trials) => libtest_mimic::run(&args, trials).exit_code(),
@@ -135,12 +140,13 @@ fn trials(root: &Path, args: &Arguments) -> Result<Vec<Trial>, Error> {
     let cases = lab.cases(&wanted, &images)?;
     let lacks = Lacks::of(&images, lab.cancel());
     let limits = Limits::default().scaled(scale(variable(TIMEOUT_SCALE))?);
-    let artifacts = variable(ARTIFACTS).map(std::path::absolute).transpose()?;
+    let folder = |name| variable(name).map(std::path::absolute).transpose();
+    let (artifacts, reports) = (folder(ARTIFACTS)?, folder(REPORTS)?);
     // Tests live as long as the program, and so does what they use.
     let lab: &'static Lab = Box::leak(Box::new(lab));
     let options = Options { artifacts, limits, ..Options::default() };
     let runner: &'static Runner<'_> = Box::leak(Box::new(Runner::new(lab, options, &Unwatched)));
-    Ok(cases.into_iter().map(|case| trial(runner, case, &lacks)).collect())
+    Ok(cases.into_iter().map(|case| trial(runner, case, &lacks, reports.clone())).collect())
 }
 
 /// Where the arguments ask for one case by its whole name, as nextest does in a process for each, its file, and of
@@ -197,11 +203,14 @@ impl Lacks {
     }
 }
 
-fn trial(runner: &'static Runner<'_>, case: Case, lacks: &Lacks) -> Trial {
+fn trial(runner: &'static Runner<'_>, case: Case, lacks: &Lacks, reports: Option<PathBuf>) -> Trial {
     let lack = lacks.for_case(&case);
     let ignored = lack.is_some();
     let trial = Trial::ignorable_test(case.id.clone(), move || {
         let report = runner.run(&case).ok_or("interrupted")?;
+        if let Some(dir) = &reports {
+            write(&report, dir).map_err(|error| format!("its report cannot be written: {error}"))?;
+        }
         match &report.outcome {
             Outcome::Pass => Ok(Completion::Completed),
             Outcome::Skip(reason) => Ok(Completion::ignored_with(reason)),
@@ -209,6 +218,21 @@ fn trial(runner: &'static Runner<'_>, case: Case, lacks: &Lacks) -> Trial {
         }
     });
     trial.with_ignored_flag(ignored).with_kind(lack.unwrap_or_default().replace('\n', "; "))
+}
+
+/// Writes the report of a case, as a run of its own; one that is there, of an earlier try, is replaced.
+fn write(report: &CaseReport, dir: &Path) -> std::io::Result<()> {
+    let file = dir.join(format!("{}.json", report.id));
+    let folder = file.parent().unwrap_or(dir);
+    fs_err::create_dir_all(folder)?;
+    let temp = tempfile::Builder::new().prefix(".report-").tempfile_in(folder)?;
+    let files = Files::new(vec![Output::Json(Sink::File(temp.path().to_owned()))]);
+    files.event(&Event::CaseFinished(report));
+    let mut totals = Totals::default();
+    totals.add(report.outcome.kind());
+    files.event(&Event::RunFinished { totals, time: report.time, interrupted: false });
+    files.finish()?;
+    temp.persist(file).map(drop).map_err(|error| error.error)
 }
 
 /// What a case that did not pass has to say. Its first line is that of a compiler: where, and what.

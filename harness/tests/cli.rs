@@ -399,3 +399,78 @@ fn a_project_without_images_has_those_that_are_built_in() {
     let ids: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(ids, expected);
 }
+
+#[test]
+fn a_report_of_shards_must_have_each_case_just_once() {
+    let project = Project::new();
+    let recorded =
+        std::fs::read(format!("{}/tests/data/report/run.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(&recorded).unwrap();
+    let all = document["cases"].as_array().unwrap().clone();
+    let id = |case: &serde_json::Value| {
+        format!("{}@{}", case["scenario"].as_str().unwrap(), case["image"].as_str().unwrap())
+    };
+    // Each case in a file of its own, in folders, as nextest's processes leave them.
+    let file = |folder: &str, case: &serde_json::Value| {
+        let file = project.path().join(folder).join(format!("{}.json", id(case)));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        file
+    };
+    for (number, case) in all.iter().enumerate() {
+        document["cases"] = serde_json::json!([case]);
+        let file = file(["one", "two"][number % 2], case);
+        std::fs::write(file, document.to_string()).unwrap();
+    }
+    let names: String = all.iter().map(|case| id(case) + "  its title\n").collect();
+    std::fs::write(project.path().join("cases.txt"), &names).unwrap();
+    let report =
+        || project.kmodlab(&["report", "one", "two", "--cases", "cases.txt", "--junit", "junit.xml"]);
+
+    let output = report();
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+    let xml = std::fs::read_to_string(project.path().join("junit.xml")).unwrap();
+    assert_eq!(xml.matches("<testcase ").count(), all.len());
+
+    let lost = file("two", &all[1]);
+    let moved = lost.with_extension("away");
+    std::fs::rename(&lost, &moved).unwrap();
+    let output = report();
+    assert_eq!(
+        (output.status.code(), err(&output)),
+        (Some(125), format!("kmodlab: lost: {}\n", id(&all[1])))
+    );
+
+    std::fs::copy(&moved, file("one", &all[1])).unwrap();
+    std::fs::rename(&moved, &lost).unwrap();
+    let output = report();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains(&format!("the case {} is there twice", id(&all[1]))), "{}", err(&output));
+
+    std::fs::remove_file(file("one", &all[1])).unwrap();
+    std::fs::write(project.path().join("cases.txt"), names.split_once('\n').unwrap().1).unwrap();
+    let output = report();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(err(&output).contains(&format!("not in `cases.txt`: {}", id(&all[0]))), "{}", err(&output));
+}
+
+#[test]
+fn gitlab_is_told_of_what_went_wrong_with_its_line() {
+    let project = Project::new();
+    let recorded = format!("{}/tests/data/report/run.json", env!("CARGO_MANIFEST_DIR"));
+    let output = project.kmodlab(&["report", &recorded, "--code-quality", "quality.json"]);
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+    let read =
+        |file: &Path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(file).unwrap()).unwrap();
+    let (issues, run) = (read(&project.path().join("quality.json")), read(Path::new(&recorded)));
+    let bad: Vec<_> = run["cases"].as_array().unwrap().iter().collect();
+    let bad: Vec<_> =
+        bad.into_iter().filter(|case| case["outcome"] != "pass" && case["outcome"] != "skip").collect();
+    let issues = issues.as_array().unwrap();
+    assert!(!bad.is_empty() && bad.len() == issues.len());
+    for (case, issue) in bad.into_iter().zip(issues) {
+        assert_eq!(issue["location"]["path"], case["file"]);
+        let line = if case["place"].is_null() { 1.into() } else { case["place"]["line"].clone() };
+        assert_eq!(issue["location"]["lines"]["begin"], line);
+        assert_eq!(issue["fingerprint"].as_str().unwrap().len(), 32);
+    }
+}

@@ -245,9 +245,17 @@ pub(super) struct Reports {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Report {
-    /// JSON documents of runs, as `run --json` writes them; several, such as those of shards, become one run
+    /// JSON documents of runs, as `run --json` writes them, or folders of such files; several, such as those of shards,
+    /// become one run
     #[arg(value_name = "RUN", required = true)]
     pub(super) runs: Vec<PathBuf>,
+    /// Fail, with what is missing and what is too much, unless these are the cases: a file with an id on each line, of
+    /// which the first word counts, as `kmodlab list` prints them
+    #[arg(long, value_name = "FILE")]
+    pub(super) cases: Option<PathBuf>,
+    /// Also write a report of code quality, with which GitLab shows what went wrong at the scenarios' lines, to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) code_quality: Option<PathBuf>,
     #[command(flatten)]
     pub(super) reports: Reports,
 }

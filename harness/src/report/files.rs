@@ -8,7 +8,7 @@ use fs_err as fs;
 
 use super::collect::{Cases, millis};
 use super::document::{Case, Document};
-use super::{github, html, junit, ktap};
+use super::{github, gitlab, html, junit, ktap};
 use crate::run::{Event, Reporter};
 
 /// Where a report of one file goes.
@@ -53,6 +53,13 @@ pub enum Output {
     Ktap(Sink),
     /// A folder of pages.
     Html(PathBuf),
+    /// A report of code quality, for GitLab.
+    GitLab {
+        /// Where it goes.
+        sink: Sink,
+        /// The repository's folder.
+        project: Option<PathBuf>,
+    },
     /// Annotations and a summary, for GitHub Actions.
     GitHub {
         /// The repository's folder.
@@ -87,6 +94,9 @@ impl Output {
             Output::Junit(sink) => sink.write(|out| junit::write(document, out)),
             Output::Ktap(sink) => sink.write(|out| ktap::write(document, out)),
             Output::Html(dir) => html::write(document, dir),
+            Output::GitLab { sink, project } => {
+                sink.write(|out| gitlab::write(document, project.as_deref(), out))
+            }
             Output::GitHub { workspace, summary } => {
                 // A closed standard error leaves nobody to tell.
                 let annotations = github::annotations(document, workspace.as_deref());

@@ -6,6 +6,7 @@ pub mod document;
 mod escape;
 mod files;
 mod github;
+mod gitlab;
 pub mod html;
 mod human;
 mod junit;
