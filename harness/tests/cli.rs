@@ -280,6 +280,31 @@ fn a_run_that_is_over_becomes_every_other_report() {
     );
 }
 
+#[test]
+fn a_diff_tells_what_newly_fails_and_exits_with_1() {
+    let (project, run) =
+        (Project::new(), format!("{}/tests/data/report/run.json", env!("CARGO_MANIFEST_DIR")));
+    let same = project.kmodlab(&["diff", &run, &run]);
+    assert_eq!((same.status.code(), out(&same).as_str()), (Some(0), "nothing changed\n"), "{}", err(&same));
+    let mut before: serde_json::Value = serde_json::from_slice(&std::fs::read(&run).unwrap()).unwrap();
+    let case = &mut before["cases"][0];
+    case["outcome"] = "pass".into();
+    let id = format!("{}@{}", case["scenario"].as_str().unwrap(), case["image"].as_str().unwrap());
+    std::fs::write(project.path().join("old.json"), before.to_string()).unwrap();
+    let told = project.kmodlab(&["diff", "old.json", &run]);
+    assert_eq!(told.status.code(), Some(1));
+    assert!(
+        out(&told).starts_with(&format!("newly failing: 1\n  {id}: crash, was pass\n")),
+        "{}",
+        out(&told)
+    );
+    let json = project.kmodlab(&["diff", "old.json", &run, "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["newly_failing"][0]["case"], &json["gone"]), (&id.into(), &serde_json::json!([])));
+    assert_eq!(project.kmodlab(&["diff", &run, "old.json"]).status.code(), Some(0));
+    assert_eq!(project.kmodlab(&["diff", &run, "none.json"]).status.code(), Some(2));
+}
+
 #[rstest]
 #[case::twice(&["report", "RUN", "RUN", "--junit", "x"], 2, "is there twice")]
 #[case::nothing(&["report", "RUN"], 2, "no report is asked for")]

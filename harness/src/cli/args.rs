@@ -68,6 +68,8 @@ pub(super) enum Subcommand {
     Selftest(Selftest),
     /// Make reports of runs that are over, or one of several, from their JSON documents
     Report(Report),
+    /// Say what changed from one run to another
+    Diff(Diff),
     /// List cases, or what they cover, without running them
     List(List),
     /// Validate scenario files without booting anything
@@ -241,6 +243,29 @@ pub(super) struct Reports {
     /// Write pages for a browser to this folder, in place of an earlier report there
     #[arg(long, value_name = "DIR")]
     pub(super) html: Option<PathBuf>,
+}
+
+const DIFF_EXIT_CODES: &str = "\
+Exit codes:
+  0    nothing went wrong that did not before
+  1    something did
+  2    the command line or a file is wrong";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = DIFF_EXIT_CODES)]
+pub(super) struct Diff {
+    /// The JSON document of the earlier run, as `run --json` writes it
+    #[arg(value_name = "OLD")]
+    pub(super) old: PathBuf,
+    /// That of the later one
+    #[arg(value_name = "NEW")]
+    pub(super) new: PathBuf,
+    /// A case that took more than so many times as long is slower
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = positive)]
+    pub(super) slower: f64,
+    /// What is printed: a list for people, or a JSON document
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, clap::Args)]

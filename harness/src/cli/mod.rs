@@ -5,6 +5,7 @@ mod blame;
 mod blame_guest;
 mod blame_live;
 mod check;
+mod diff;
 mod doctor;
 mod image;
 mod kernel;
@@ -150,6 +151,7 @@ fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {
     match command {
         Subcommand::Run(args) => run::run(context, &args),
         Subcommand::Selftest(args) => selftest::selftest(context, &args),
+        Subcommand::Diff(args) => diff::diff(&args),
         Subcommand::Report(args) => report::report(&args),
         Subcommand::List(args) => list::list(context, &args),
         Subcommand::Check(args) => check::check(context, &args),

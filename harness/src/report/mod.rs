@@ -2,6 +2,7 @@
 
 mod blame;
 mod collect;
+mod diff;
 pub mod document;
 mod escape;
 mod files;
@@ -13,6 +14,7 @@ mod junit;
 mod ktap;
 
 pub use blame::blame;
+pub use diff::{Changed, Diff, Slower};
 pub use escape::printable;
 pub use files::{Files, Output, Sink};
 pub use human::{Human, Verbosity};
