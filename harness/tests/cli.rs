@@ -266,13 +266,13 @@ fn a_run_that_is_over_becomes_every_other_report() {
     for _ in 0..2 {
         let output = project.kmodlab(&args);
         assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
-        assert!(out(&output).starts_with("KTAP version 1\n1..28\n"), "{}", out(&output));
+        assert!(out(&output).starts_with("KTAP version 1\n1..30\n"), "{}", out(&output));
     }
     let json =
         |path: &Path| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(json(&project.path().join("again.json")), json(run.as_ref()));
     assert!(project.path().join("junit.xml").exists());
-    assert_eq!(std::fs::read_dir(project.path().join("pages/cases")).unwrap().count(), 28);
+    assert_eq!(std::fs::read_dir(project.path().join("pages/cases")).unwrap().count(), 30);
     let left = std::fs::read_dir(project.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(
         left.into_iter().all(|name| !name.to_string_lossy().starts_with(".kmodlab")),

@@ -12,5 +12,5 @@ mod taint;
 
 pub use kmsg::{ConsoleLine, KmsgReader, LogRecord};
 pub use ktap::{KtapReader, KtapReport, KtapTest, KtapVerdict, Subtest, Subtests};
-pub use splat::{Splat, SplatKind, SplatReader};
+pub use splat::{NamedPlace, Splat, SplatKind, SplatReader};
 pub use taint::{Taint, TaintSet};

@@ -12,6 +12,9 @@ use crate::image::compiler::Compiler;
 use crate::process::{self, Command};
 use crate::work::{Cancel, Watch, Work};
 
+/// The option of the compiler that shortens paths in what it writes.
+const PATHS: &str = "-ffile-prefix-map=";
+
 /// The kind of cache entry that holds a built module.
 const KIND: &str = "module";
 
@@ -106,7 +109,8 @@ impl<'a> Builder<'a> {
         let mut key = KeyBuilder::new(&label)
             .part("headers", &self.headers.key)
             .file("compiler", &self.compiler.program)?
-            .part("variables", self.headers.variables.join("\n"));
+            .part("variables", self.headers.variables.join("\n"))
+            .part("paths", PATHS);
         let include = sources.include().map(|dir| Ok::<_, Error>((files(&dir)?, dir))).transpose()?;
         for (files, dir) in include.into_iter().chain([(files_of(source)?, source.dir.clone())]) {
             for file in files {
@@ -149,6 +153,8 @@ impl<'a> Builder<'a> {
         // The headers of Debian's name the very version of the compiler that built the kernel, and types for BPF need a
         // program (pahole) and the uncompressed kernel.
         make.arg(format!("CC={}gcc", self.compiler.prefix)).arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
+        // What the compiler notes of where the sources are is the same wherever they were built.
+        make.arg(format!("KCFLAGS={PATHS}{}/=", work.path().display()));
         make.args(&self.headers.variables).args(["W=1", "modules"]);
         make.check(self.cancel).map_err(|error| self.build_error(source, &dir, error))?;
         let built = dir.join(format!("{}.ko", source.name));

@@ -2,9 +2,11 @@
 
 mod build;
 pub mod callers;
+mod lines;
 mod source;
 
 pub use build::{Builder, Built, Headers};
+pub use lines::{Lines, NoLines, SourceLine};
 pub use source::{Source, Sources};
 
 /// Why a module could not be had.

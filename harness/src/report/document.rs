@@ -502,7 +502,7 @@ pub fn schema() -> Value {
 pub(super) mod tests {
     use super::*;
 
-    /// A run of 28 cases on Linux 6.1, with failures, crashes and a guest that prints markup.
+    /// A run of 30 cases on Linux 6.1, with failures, crashes and a guest that prints markup.
     pub(in crate::report) fn recorded() -> Document {
         Document::read(include_bytes!("../../tests/data/report/run.json")).unwrap()
     }

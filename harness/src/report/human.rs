@@ -136,10 +136,10 @@ impl Human {
             indent(&mut text, "    ", &test.diagnostics.join("\n"));
         }
         if let Outcome::Crash(crash) = &report.outcome
-            && let Some(splat) = &crash.splat
+            && crash.splat.is_some()
         {
             let _ = writeln!(text, "  the kernel's words:");
-            indent(&mut text, "    ", &splat.lines.join("\n"));
+            indent(&mut text, "    ", &crash.told().join("\n"));
         } else if !report.log_tail.is_empty() {
             let _ = writeln!(text, "  the end of the log:");
             indent(&mut text, "    ", &report.log_tail.join("\n"));

@@ -1,7 +1,7 @@
 //! The modules that a guest may load: test modules that were built, and the kernel's own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
@@ -39,6 +39,19 @@ impl Material {
     /// The test modules, by the kernel's names for them, and their files with debugging information.
     pub(super) fn debug_files(&self) -> BTreeMap<String, PathBuf> {
         self.built.values().flatten().map(|module| (kernel_name(&module.name), module.debug())).collect()
+    }
+
+    /// The kernel with debugging information, where it was built in a tree.
+    pub(super) fn vmlinux(&self) -> Option<PathBuf> {
+        let tree = self.image.prepared.headers.as_ref()?;
+        Some(tree.dir.join("vmlinux")).filter(|file| file.is_file())
+    }
+
+    /// The path of a source file as seen from the kernel's sources, or from the folder of test modules.
+    pub(super) fn short_path(&self, file: &str) -> String {
+        let tree = self.image.prepared.headers.as_ref();
+        let short = tree.and_then(|tree| Path::new(file).strip_prefix(&tree.dir).ok());
+        short.map_or_else(|| file.to_owned(), |short| short.display().to_string())
     }
 
     /// A module's file, behind those of everything it needs; nothing where it is built into the kernel.

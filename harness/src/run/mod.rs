@@ -4,6 +4,7 @@
 mod accel;
 mod breakpoint;
 mod check;
+mod code;
 mod event;
 mod evidence;
 mod execute;

@@ -119,6 +119,19 @@ pub struct CodePlace {
 }
 
 impl Crash {
+    /// What the kernel printed, each line with the places in the sources below it.
+    pub fn told(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        for (at, line) in self.splat.iter().flat_map(|splat| splat.lines.iter().enumerate()) {
+            told.push(line.clone());
+            let places = self.code.iter().filter(|place| place.at == at);
+            told.extend(
+                places.map(|place| format!("    {} at {}:{}", place.function, place.file, place.line)),
+            );
+        }
+        told
+    }
+
     /// The crash that a report of the kernel's is.
     pub(super) fn of(step: Option<String>, splat: &Splat) -> Self {
         Crash { step, title: splat.title.clone(), splat: Some(splat.clone()), code: Vec::new() }

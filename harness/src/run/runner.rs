@@ -13,7 +13,7 @@ use super::material::Material;
 use super::outcome::{Kind, Outcome};
 use super::start::{Bootable, StartError, Starter};
 use super::transcript::{last_lines, log_tail, write_artifacts};
-use super::{Limits, Session};
+use super::{Limits, Session, code};
 use crate::console::Subtests;
 use crate::image::depmod::Modules;
 use crate::image::prepare::Prepared;
@@ -207,6 +207,11 @@ impl<'a> Runner<'a> {
         let Executed { outcome, mut session, transcript, reports, subtests, figures } = executor.run();
         report.time = begun.elapsed();
         report.outcome = outcome.ok_or(Early::Cancelled)?;
+        if let Outcome::Crash(crash) = &mut report.outcome
+            && let Some(splat) = &crash.splat
+        {
+            crash.code = code::places(splat, session.material());
+        }
         report.steps = reports;
         report.subtests = subtests;
         report.figures = figures;

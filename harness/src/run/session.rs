@@ -58,6 +58,10 @@ impl Session {
         &mut self.guest
     }
 
+    pub(super) fn material(&self) -> &Material {
+        &self.material
+    }
+
     /// How the guest came up.
     pub fn start(&self) -> Start {
         self.start

@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 
 use crate::project::{Case, Project};
-use crate::trial;
+use crate::{common, trial};
 
 /// The limit of the steps below that must not be waited for, and half of it in milliseconds.
 const LONG: &str = "60s";
@@ -48,6 +48,23 @@ pub(crate) fn trials() -> Vec<Trial> {
                             - load: { module: fault, params: { kind: spin } }\n    timeout: 6s\n");
             assert_eq!(case.outcome(), "crash", "{case:?}");
             assert_eq!(case.reason(), "step 2 (load fault): soft lockup");
+        }),
+        trial("guest::a_report_of_the_kernels_leads_to_the_line_of_the_source", || {
+            let scenario = "steps:\n  - load: { module: fault, params: { kind: oops } }\n";
+            let ended = Project::new().scenario("case", scenario).run(&[]).finish();
+            let source = common::repository().join("harness/tests/faults/modules/fault/fault.c");
+            let source = std::fs::read_to_string(source).unwrap();
+            let line = 1 + source.lines().position(|line| line.trim() == "*nowhere = 1;").unwrap();
+            let crash = &ended.report()["cases"][0]["crash"];
+            let place = &crash["code"][0];
+            assert_eq!(
+                (&place["file"], &place["line"]),
+                (&"fault/fault.c".into(), &line.into()),
+                "{crash:#}"
+            );
+            let at = usize::try_from(place["at"].as_u64().unwrap()).unwrap();
+            assert!(crash["lines"][at].as_str().unwrap().starts_with("RIP: "), "{crash:#}");
+            ended.expect_words(&[&format!("fault_init at fault/fault.c:{line}")]);
         }),
         trial("guest::a_step_that_outlives_its_limit_is_named", || {
             let case = run("steps:\n  - run: echo begun; sleep 1000\n    timeout: 1s\n");

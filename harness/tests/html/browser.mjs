@@ -60,7 +60,7 @@ const pages = {
   trace: "cases/topic.trace-order@x86_64.html",
   crashed: "cases/crash.warn@x86_64.html",
   panic: "cases/crash.panic@arm.html",
-  skipped: "cases/topic.native-refused@arm.html",
+  skipped: "cases/topic.skipped@arm.html",
   hostile: "cases/hostile.markup@x86_64.html",
 };
 

@@ -1,5 +1,6 @@
 //! Reports of trouble in the kernel log: panics, oopses, warnings, lockups and what the kernel's checkers find.
 
+mod code;
 mod rules;
 mod title;
 
@@ -7,6 +8,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+pub use self::code::NamedPlace;
 use self::rules::{End, Start};
 use super::kmsg::{ConsoleLine, LogRecord};
 

@@ -17,7 +17,8 @@ fn there_is_an_overview_and_a_page_for_each_case() {
         assert!(index.contains(&href), "{name}");
         let text = page(&dir, &name);
         let again = case.again.replace('/', "&#x2f;");
-        assert!(text.contains(&again) && text.contains(&case.steps[0].name[..6]), "{name}");
+        let step = case.steps.first().map_or("", |step| &step.name[..6]);
+        assert!(text.contains(&again) && text.contains(step), "{name}");
     }
     assert_eq!(fs::read_dir(dir.join("cases")).unwrap().count(), document.cases.len());
     let wrong = page(&dir, "cases/topic.open-file-wrong@x86_64.html");
