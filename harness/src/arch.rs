@@ -65,6 +65,10 @@ pub struct Row {
     pub elf_machine: u16,
     /// Whether numbers in memory begin with their most significant byte.
     pub big_endian: bool,
+    /// What the names of functions' code begin with; their plain names then are those of descriptors (ppc64's ELFv1 ABI).
+    pub text_prefix: &'static str,
+    /// How many cpus the machine can have, of the 8 that a scenario may ask for.
+    pub max_cpus: u32,
     /// What gdb calls the register of a function's first argument.
     pub gdb_argument: &'static str,
     /// How frames lead to their callers' frames, where the ABI or the kernel's build has them do so.
@@ -119,6 +123,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/x86_64.config"),
         elf_machine: 62,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$rdi",
         back_chain: None,
         kvm_hosts: &["x86_64"],
@@ -149,6 +155,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/arm.config"),
         elf_machine: 40,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$r0",
         back_chain: None,
         kvm_hosts: &["armv7l"],
@@ -181,6 +189,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/ppc64le.config"),
         elf_machine: 21,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$r3",
         // 64-bit ELF V2 ABI, "The Stack Frame".
         back_chain: Some(BackChain { register: "r1", caller: 0, back: 16, back_in_caller: true }),
@@ -213,6 +223,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/ppc64.config"),
         elf_machine: 21,
         big_endian: true,
+        text_prefix: ".",
+        max_cpus: 8,
         gdb_argument: "$r3",
         // 64-bit ELF V2 ABI, "The Stack Frame".
         back_chain: Some(BackChain { register: "r1", caller: 0, back: 16, back_in_caller: true }),
@@ -245,6 +257,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/ppc.config"),
         elf_machine: 20,
         big_endian: true,
+        text_prefix: "",
+        max_cpus: 1,
         gdb_argument: "$r3",
         back_chain: Some(BackChain { register: "r1", caller: 0, back: 4, back_in_caller: true }),
         kvm_hosts: &[],
@@ -259,7 +273,8 @@ static ROWS: &[Row] = &[
         tcg: "tcg,thread=multi",
         restores_one_cpu: None,
         qemu_args: &["-vga", "none"],
-        virtio_serial: "virtio-serial-pci",
+        // The other bus is full with the machine's own devices.
+        virtio_serial: "virtio-serial-pci,bus=pciB",
         channel_drivers: &["virtio_pci", "virtio_console"],
         memory_step_mib: 1,
         console: "ttyS0",
@@ -275,6 +290,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/sparc64.config"),
         elf_machine: 43,
         big_endian: true,
+        text_prefix: "",
+        max_cpus: 1,
         gdb_argument: "$o0",
         back_chain: None,
         kvm_hosts: &[],
@@ -305,6 +322,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/i386.config"),
         elf_machine: 3,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$eax",
         // `struct stack_frame` of `arch/x86/include/asm/stacktrace.h`, with FRAME_POINTER.
         back_chain: Some(BackChain { register: "ebp", caller: 0, back: 4, back_in_caller: false }),
@@ -336,6 +355,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/arm64.config"),
         elf_machine: 183,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$x0",
         // The frame record: `arch/arm64/kernel/stacktrace.c`, `unwind_next`.
         back_chain: Some(BackChain { register: "x29", caller: 0, back: 8, back_in_caller: false }),
@@ -368,6 +389,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/s390x.config"),
         elf_machine: 22,
         big_endian: true,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$r2",
         // `struct stack_frame` of `arch/s390/include/asm/stacktrace.h`: `back_chain`, and `gprs[8]`, which is r14.
         back_chain: Some(BackChain { register: "r15", caller: 152, back: 136, back_in_caller: true }),
@@ -399,6 +422,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/riscv64.config"),
         elf_machine: 243,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$a0",
         // `struct stackframe` of `arch/riscv/include/asm/stacktrace.h`, which ends where the frame pointer points.
         back_chain: Some(BackChain { register: "fp", caller: -16, back: -8, back_in_caller: false }),
@@ -430,6 +455,8 @@ static ROWS: &[Row] = &[
         kconfig: include_str!("../images/kconfig/mips64el.config"),
         elf_machine: 8,
         big_endian: false,
+        text_prefix: "",
+        max_cpus: 8,
         gdb_argument: "$a0",
         back_chain: None,
         kvm_hosts: &[],

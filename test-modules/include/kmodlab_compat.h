@@ -66,7 +66,9 @@ static inline unsigned long kmodlab_text_address(void *function)
  */
 #if defined(CONFIG_PPC64) && (!defined(_CALL_ELF) || _CALL_ELF == 1)
 #define KMODLAB_ASM_TEXT(function)	"." #function
+#define KMODLAB_HAS_DESCRIPTORS	1
 #else
+#define KMODLAB_HAS_DESCRIPTORS	0
 #define KMODLAB_ASM_TEXT(function)	#function
 #endif
 

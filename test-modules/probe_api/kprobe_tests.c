@@ -213,6 +213,10 @@ static void kprobe_blacklisted_in_module(void)
 {
 	struct counted probe = COUNTED("probe_api_nokprobe");
 
+	if (KMODLAB_HAS_DESCRIPTORS) {
+		skip("add_module_kprobes() lists the addresses of descriptors, not of code");
+		return;
+	}
 	EXPECT(probe_api_nokprobe(1), 5);
 	EXPECT(try_kprobe(&probe), kernel_before(5, 8) ? 0 : -EINVAL);
 }

@@ -372,6 +372,7 @@ values: { insn-offset: 5 }
             "arm64",
             "i386",
             "mips64el",
+            "ppc64",
             "ppc64le",
             "ppc64le-6.12",
             "riscv64",

@@ -289,10 +289,13 @@ impl<'a> Runner<'a> {
             arch: image.prepared.spec.arch,
             has_config: &|name| config.is_set(name),
         };
-        let spec = &image.prepared.spec;
+        let (spec, cpus) = (&image.prepared.spec, case.scenario.machine.smp.map_or(1, |cpus| cpus.0));
         let no_packages = !case.scenario.packages().is_empty() && spec.userland.packages().is_none();
         let no_packages = no_packages.then(|| format!("Debian has no packages for {}", spec.arch));
-        case.scenario.requires.unmet(&facts).or(no_packages)
+        let one_cpu = (cpus > spec.arch.max_cpus).then(|| {
+            format!("needs {cpus} cpus; QEMU's machine for {} has {}", spec.arch, spec.arch.max_cpus)
+        });
+        case.scenario.requires.unmet(&facts).or(no_packages).or(one_cpu)
     }
 
     fn machine(&self, image: &Image, case: &Case) -> Result<Machine, String> {

@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// The values that scenarios find on one image: its own, and `image`, `arch` and `tracing`.
+/// The values that scenarios find on one image: its own, and `image`, `arch`, `text` and `tracing`.
 #[derive(Debug, Clone, Default)]
 pub struct Values(BTreeMap<String, Value>);
 
@@ -81,6 +81,7 @@ impl Values {
         let mut values = own;
         values.insert("image".to_owned(), text(image));
         values.insert("arch".to_owned(), text(arch.name));
+        values.insert("text".to_owned(), text(arch.text_prefix));
         values.insert("tracing".to_owned(), text(TRACING));
         Values(values)
     }
