@@ -57,6 +57,9 @@ pub(super) struct Global {
     /// Show each step of a case, and its time
     #[arg(short, long, global = true)]
     pub(super) verbose: bool,
+    /// Print plain lines, each once, without colors: for screen readers. So it is anyway where there is no terminal
+    #[arg(long, global = true, env = "KMODLAB_PLAIN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(super) plain: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -221,6 +224,9 @@ pub(super) struct Running {
     /// Where artifacts go [default: kmodlab/runs in the user's state directory, for the last ten runs]
     #[arg(long, value_name = "DIR", env = crate::testing::ARTIFACTS)]
     pub(super) artifacts: Option<PathBuf>,
+    /// Name a case that is still under way after this long, and again after twice as long
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(super) slow_after: Duration,
     #[command(flatten)]
     pub(super) reports: Reports,
     /// What is printed: a report for people to standard error, or also one JSON document to standard output

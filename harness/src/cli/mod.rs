@@ -27,7 +27,7 @@ use self::args::{Args, Subcommand};
 use crate::image::own::{self, OwnKernel};
 use crate::image::spec;
 use crate::lab::{self, Lab};
-use crate::report::{Human, Verbosity, printable};
+use crate::report::{Human, Style, Verbosity, printable};
 use crate::work::Cancel;
 
 /// The exit codes that are not decided by a run's totals.
@@ -144,7 +144,11 @@ fn context(args: &Args) -> Result<Context, Stop> {
     });
     let cancel = cancel.map_err(|error| Stop::error(&error))?;
     let verbosity = if args.global.verbose { Verbosity::Verbose } else { Verbosity::Normal };
-    Ok(Context { args: args.global.clone(), cancel, human: Arc::new(Human::new(verbosity)) })
+    Ok(Context {
+        args: args.global.clone(),
+        cancel,
+        human: Arc::new(Human::new(Style { verbosity, plain: args.global.plain })),
+    })
 }
 
 fn dispatch(command: Subcommand, context: &Context) -> Result<u8, Stop> {

@@ -59,6 +59,7 @@ pub(super) fn run_cases(
     let mut outputs = report::outputs(&args.reports, print_json)?;
     outputs.extend(print_json.then_some(Output::Json(Sink::Stdout)));
     outputs.extend(Output::github());
+    context.human.name_slow_cases(args.slow_after);
     let files = Files::new(outputs);
     let summary = run_all(lab, cases, jobs, options, &Each(vec![&*context.human, &files]));
     files.finish().map_err(report::unwritten)?;

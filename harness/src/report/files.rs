@@ -73,8 +73,7 @@ impl Output {
     /// What GitHub Actions is told of a run there; nothing elsewhere.
     pub fn github() -> Option<Self> {
         let path = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let there = std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true");
-        there.then(|| Output::GitHub {
+        github::is_there().then(|| Output::GitHub {
             workspace: path("GITHUB_WORKSPACE"),
             summary: path("GITHUB_STEP_SUMMARY"),
         })

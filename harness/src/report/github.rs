@@ -7,13 +7,18 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::document::{Case, Document, Outcome};
-use super::escape::html;
+use super::escape::{html, printable};
 use crate::run::Excerpt;
 
 /// Characters of a reason in an annotation, of a text in the summary, and failures there: a summary may have 1 MiB.
 const MESSAGE: usize = 1000;
 const TEXT: usize = 4000;
 const FAILURES: usize = 50;
+
+/// Whether GitHub's runner reads what is printed.
+pub(super) fn is_there() -> bool {
+    std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true")
+}
 
 /// A command for the runner, which stands on a line of its own.
 pub(super) fn command(name: &str, properties: &[(&str, &str)], message: &str) -> String {
@@ -41,7 +46,7 @@ fn annotation(case: &Case, workspace: Option<&Path>) -> String {
     let (line, column) = (line.to_string(), column.to_string());
     let title = format!("{} {}", case.outcome.name(), case.id());
     let reason = cut(case.reason.as_deref().unwrap_or_default(), MESSAGE);
-    let message = format!("{}\n{reason}\nrun it again: {}", case.title, case.again);
+    let message = printable(&format!("{}\n{reason}\nrun it again: {}", case.title, case.again));
     command("error", &[("file", &file), ("line", &line), ("col", &column), ("title", &title)], &message)
 }
 

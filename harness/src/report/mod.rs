@@ -17,4 +17,4 @@ pub use blame::blame;
 pub use diff::{Changed, Diff, Slower};
 pub use escape::printable;
 pub use files::{Files, Output, Sink};
-pub use human::{Human, Verbosity};
+pub use human::{Human, Style, Verbosity};

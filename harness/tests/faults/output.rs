@@ -13,6 +13,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("output::escapes_and_broken_utf8_do_not_reach_the_terminal", garbage),
         trial("output::a_junit_report_counts_cases_and_has_only_what_xml_allows", junit),
         trial("output::figures_are_in_each_report_and_a_line_that_is_none_is_a_failure", figures),
+        trial("output::the_summary_ends_with_the_failures_and_how_to_run_them_again", summary),
+        trial("output::a_slow_case_is_named_while_it_runs_and_at_the_end", slow),
+        trial("output::github_gets_groups_annotations_and_a_summary_and_obeys_no_guest", github),
+        trial("output::plain_output_is_never_redrawn_and_a_narrow_terminal_serves", terminal),
         trial("output::a_report_that_cannot_be_written_is_an_error", || {
             let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
             let ended = project.run(&["--junit", "/dev/full"]).finish();
@@ -24,6 +28,99 @@ pub(crate) fn trials() -> Vec<Trial> {
             ended.expect_words(&["1 passed", "cannot write the report: No space left on device"]);
         }),
     ]
+}
+
+const WARN: &str = "steps:\n  - load: { module: fault, params: { kind: warn } }\n";
+
+fn summary() {
+    let project =
+        Project::new().scenario("a", WARN).scenario("b", WARN).scenario("c", "steps:\n  - run: 'false'\n");
+    let ended = project.run(&["-j", "1"]).finish();
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    let told: Vec<&str> = ended.stderr.lines().collect();
+    // The kernel's words come once.
+    let whole = told.iter().filter(|line| line.trim() == "the kernel's words:").count();
+    assert_eq!(whole, 1, "{ended:#?}");
+    ended.expect_words(&["\n  the kernel's words: as in a@x86_64\n"]);
+    let from = told.iter().position(|line| line.starts_with("3 cases in ")).unwrap();
+    let last: Vec<&str> = told[from + 1..].iter().map(|line| line.trim()).collect();
+    let again = |id: &str| {
+        format!("kmodlab run {} --image x86_64 -v", project.path(&format!("scenarios/{id}.yaml")).display())
+    };
+    let (a, b, c) = (again("a"), again("b"), again("c"));
+    assert_eq!(
+        last,
+        ["CRASH a@x86_64", a.as_str(), "CRASH b@x86_64", b.as_str(), "FAIL c@x86_64", c.as_str()]
+    );
+}
+
+fn slow() {
+    let project = Project::new().scenario("case", "steps:\n  - run: sleep 4\n");
+    let ended = project.run(&["--slow-after", "1s"]).finish();
+    ended.expect_pass();
+    // While it ran it was told of by its step; the line after the totals has its time.
+    ended.expect_words(&["case@x86_64: step 1 (run sleep 4)\n"]);
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(last.trim_start().starts_with("SLOW [") && last.ends_with("] case@x86_64"), "{ended:#?}");
+    let ended = project.run(&["--slow-after", "1h"]).finish();
+    assert!(!ended.stderr.contains("SLOW"), "{ended:#?}");
+}
+
+fn github() {
+    let print = "steps:\n  - run: printf '::error::obey\\n##[error]obey\\n'\n    expect: { stdout: other }\n";
+    let project = Project::new().scenario("case", print);
+    let summary = project.path("summary.md");
+    std::fs::write(&summary, "before\n").unwrap();
+    let run = project.run(&["-v"]).env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", &summary);
+    let ended = run.env("GITHUB_WORKSPACE", project.path("")).finish();
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    let commands: Vec<&str> =
+        ended.stderr.lines().filter(|line| line.trim_start().starts_with("::")).collect();
+    let groups = commands.iter().filter(|line| line.starts_with("::group::")).count();
+    assert_eq!(
+        (groups, commands.iter().filter(|line| **line == "::endgroup::").count()),
+        (2, 2),
+        "{ended:#?}"
+    );
+    let annotations: Vec<_> = commands.iter().filter(|line| line.starts_with("::error")).collect();
+    assert_eq!(annotations.len(), 1, "{ended:#?}");
+    let place = "::error file=scenarios/case.yaml,line=3,col=5,title=fail case@x86_64::case%0Astep 1";
+    assert!(annotations[0].starts_with(place), "{annotations:?}");
+    assert!(!ended.stderr.contains("##[error]"), "{ended:#?}");
+    let text = std::fs::read_to_string(summary).unwrap();
+    assert!(text.starts_with("before\n<h2>kmodlab: some cases went wrong</h2>"), "{text}");
+}
+
+fn terminal() {
+    let project = Project::new().scenario("case", "steps:\n  - run: 'true'\n");
+    let root = project.path("");
+    let on_a_terminal = |args: &str, set: &str| {
+        let kmodlab = env!("CARGO_BIN_EXE_kmodlab");
+        let run = format!("stty cols 24; {kmodlab} --root {} run {args}", root.display());
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &run, "/dev/null"]).env("TERM", "xterm").env_remove("CI").env_remove("NO_COLOR");
+        script.env("XDG_STATE_HOME", project.path("state")).env_remove("GITHUB_ACTIONS");
+        let (key, value) = set.split_once('=').unwrap_or(("UNUSED", ""));
+        let output = script.env(key, value).stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // A color is `\x1b[…m`; whatever else begins with an escape moves the cursor or clears.
+    let colors = |text: &str| {
+        text.split("\x1b[")
+            .skip(1)
+            .any(|code| code.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'))
+    };
+    let redraws = |text: &str| text.contains("\x1b[2K") || text.contains("\x1b[1A");
+    let live = on_a_terminal("", "");
+    assert!(colors(&live) && redraws(&live) && live.contains("1 passed"), "{live:?}");
+    let live = on_a_terminal("", "NO_COLOR=1");
+    assert!(!colors(&live) && redraws(&live), "{live:?}");
+    for plain in
+        [on_a_terminal("--plain", ""), on_a_terminal("", "KMODLAB_PLAIN=1"), on_a_terminal("", "TERM=dumb")]
+    {
+        assert!(!plain.contains('\x1b') && plain.contains("PASS ["), "{plain:?}");
+    }
 }
 
 fn junit() {
