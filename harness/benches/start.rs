@@ -49,6 +49,7 @@ fn measure(lab: &Lab, image: &str) -> Result<()> {
         smp: 1,
         accel: Accel::Tcg,
         fast_firmware: true,
+        transport: image.transport,
         devices: Vec::new(),
     };
     let usual = Machine { fast_firmware: false, ..machine.clone() };

@@ -36,6 +36,8 @@ pub struct Row {
     pub virtio_serial: &'static str,
     /// The kernel modules that drive it.
     pub channel_drivers: &'static [&'static str],
+    /// Serial ports that serve a kernel without those drivers; `None` where the machine has too few.
+    pub serial_ports: Option<SerialPorts>,
     /// Guest memory must be a multiple of this, in MiB.
     pub memory_step_mib: u32,
     /// The kernel's name for the first serial port, for `console=`.
@@ -77,6 +79,17 @@ pub struct Row {
     pub kvm_hosts: &'static [&'static str],
 }
 
+/// Serial ports for the agent's channels, besides the console.
+#[derive(Debug)]
+pub struct SerialPorts {
+    /// QEMU's device for each; `None` where the machine itself makes them, of further `-serial` arguments.
+    pub device: Option<&'static str>,
+    /// The kernel's names for them: those for requests, the kernel log and traces.
+    pub names: [&'static str; 3],
+    /// The option that builds their driver in.
+    pub option: &'static str,
+}
+
 /// A chain of frames on the stack, each of which has the address of its caller's.
 #[derive(Debug)]
 pub struct BackChain {
@@ -109,6 +122,11 @@ static ROWS: &[Row] = &[
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: Some(SerialPorts {
+            device: None,
+            names: ["ttyS1", "ttyS2", "ttyS3"],
+            option: "SERIAL_8250",
+        }),
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
@@ -141,6 +159,11 @@ static ROWS: &[Row] = &[
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: Some(SerialPorts {
+            device: Some("pci-serial"),
+            names: ["ttyS0", "ttyS1", "ttyS2"],
+            option: "SERIAL_8250_PCI",
+        }),
         memory_step_mib: 1,
         console: "ttyAMA0",
         raw_image_load: Some(0x4020_8000),
@@ -175,6 +198,11 @@ static ROWS: &[Row] = &[
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: Some(SerialPorts {
+            device: None,
+            names: ["hvc1", "hvc2", "hvc3"],
+            option: "HVC_CONSOLE",
+        }),
         memory_step_mib: 256,
         console: "hvc0",
         raw_image_load: None,
@@ -209,6 +237,11 @@ static ROWS: &[Row] = &[
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: Some(SerialPorts {
+            device: None,
+            names: ["hvc1", "hvc2", "hvc3"],
+            option: "HVC_CONSOLE",
+        }),
         memory_step_mib: 256,
         console: "hvc0",
         raw_image_load: None,
@@ -243,6 +276,7 @@ static ROWS: &[Row] = &[
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: None,
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
@@ -276,6 +310,7 @@ static ROWS: &[Row] = &[
         // The other bus is full with the machine's own devices.
         virtio_serial: "virtio-serial-pci,bus=pciB",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: None,
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
@@ -308,6 +343,11 @@ static ROWS: &[Row] = &[
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: Some(SerialPorts {
+            device: None,
+            names: ["ttyS1", "ttyS2", "ttyS3"],
+            option: "SERIAL_8250",
+        }),
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
@@ -341,6 +381,11 @@ static ROWS: &[Row] = &[
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: Some(SerialPorts {
+            device: Some("pci-serial"),
+            names: ["ttyS0", "ttyS1", "ttyS2"],
+            option: "SERIAL_8250_PCI",
+        }),
         memory_step_mib: 1,
         console: "ttyAMA0",
         raw_image_load: None,
@@ -375,6 +420,7 @@ static ROWS: &[Row] = &[
         virtio_serial: "virtio-serial-ccw",
         // The bus itself, virtio_ccw, is part of every kernel (S390_GUEST is no module), and modules.builtin leaves it out.
         channel_drivers: &["virtio_console"],
+        serial_ports: None,
         memory_step_mib: 1,
         console: "ttyS1",
         raw_image_load: None,
@@ -408,6 +454,7 @@ static ROWS: &[Row] = &[
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: None,
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,
@@ -441,6 +488,7 @@ static ROWS: &[Row] = &[
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
+        serial_ports: None,
         memory_step_mib: 1,
         console: "ttyS0",
         raw_image_load: None,

@@ -11,14 +11,17 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs_err as fs;
+use kmodlab::console::LogRecord;
 use kmodlab::guest::Errno;
+use kmodlab::guest::proto::{Port, WriteMode};
 use kmodlab::image::own::{KernelFiles, KernelTree, OwnKernel};
 use kmodlab::image::prepare::Prepared;
 use kmodlab::lab::Lab;
 use kmodlab::needs::{REQUIRE_VM, missing};
-use kmodlab::run::{Options, Runner};
+use kmodlab::run::{Options, Runner, StartKind};
 use kmodlab::work::{Cancel, Unwatched};
 use rstest::rstest;
 
@@ -107,4 +110,36 @@ fn a_tree_boots_with_the_modules_that_it_lists(#[case] image: &str, #[case] boot
     let dir = tempfile::tempdir().unwrap();
     build(dir.path(), &prepared, boot_file, &["virtio_pci", "virtio_console", "loop"]);
     serves(lab, OwnKernel::Tree(KernelTree::new(dir.path())), &prepared.release);
+}
+
+#[rstest]
+#[case::x86_64("x86_64", "arch/x86/boot/bzImage")]
+#[case::arm("arm", "arch/arm/boot/zImage")]
+#[case::ppc64le("ppc64le", "vmlinux")]
+fn a_kernel_without_virtio_is_reached_over_serial_ports(#[case] image: &str, #[case] boot_file: &str) {
+    let Some((mut lab, prepared)) = prepared(image) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path(), &prepared, boot_file, &["loop"]);
+    let own = OwnKernel::Tree(KernelTree::new(dir.path()));
+    lab.add_kernel(own).unwrap();
+    let runner = Runner::new(&lab, Options::default(), &Unwatched);
+    let mut session = runner.session("tree", &["refmod"]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(session.start().kind, StartKind::Warm);
+    let arguments = session.guest().read_file("/proc/cmdline", 4096).unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&arguments).contains(" kmodlab.control="));
+    // More than any buffer on the way takes, with what lines are known to alter: line ends, NUL, flow control.
+    let bytes: Vec<u8> =
+        (0..25_000_u32).flat_map(|i| [i.to_le_bytes()[0], b'\r', 0, 0x1b, 0x11, 0x13, 0xff, b'\n']).collect();
+    let guest = session.guest();
+    guest.set_limit(Duration::from_secs(120));
+    for part in bytes.chunks(400_000) {
+        assert_eq!(guest.write_file("/tmp/x", WriteMode::Append, 0o644, part).unwrap(), Ok(()));
+    }
+    let read = guest.read_file("/tmp/x", 1 << 24).unwrap().unwrap();
+    assert!(read == bytes, "{} of {} bytes, or others", read.len(), bytes.len());
+    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
+    session.guest().sync(Port::Log).unwrap();
+    let loaded = |record: &LogRecord| record.text.starts_with("refmod: ");
+    assert!(session.guest().streams().records().iter().any(loaded));
+    assert_eq!(session.unload("refmod", false).unwrap(), Ok(()));
 }

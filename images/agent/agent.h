@@ -26,6 +26,11 @@
 #define FRAME_LIMIT (1u << 20)
 /* Length, kind, request id. */
 #define FRAME_HEAD 9
+/*
+ * What the host may have under way to us where the control port is a serial line: well below what the kernel buffers of
+ * a line, since what comes after that is lost.
+ */
+#define LINE_WINDOW (16 * 1024)
 /* Bytes of data in one frame of a long answer; also what virtio-serial takes in one write. */
 #define CHUNK_SIZE (32 * 1024)
 
@@ -59,6 +64,7 @@ enum reply {
 	REPLY_WAITED,
 	REPLY_SYNCED,
 	REPLY_ERROR,
+	REPLY_TAKEN,
 };
 
 enum port { PORT_LOG, PORT_TRACE, PORT_COUNT };
@@ -131,6 +137,7 @@ void send_chunk(struct chunk *chunk, enum reply kind, uint32_t id, uint32_t fiel
 void reply_done(uint32_t id, int error, uint64_t count, bool end);
 void reply_started(uint32_t id, uint32_t pid);
 void reply_error(uint32_t id, const char *message);
+void reply_taken(uint32_t bytes);
 /* All of it, however often write(2) must be called; an errno or 0. */
 int write_all(int fd, const void *data, size_t size);
 

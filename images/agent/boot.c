@@ -5,8 +5,10 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <termios.h>
 
 #define MODULE_LIST "/etc/kmodlab/modules"
 #define PORTS "/sys/class/virtio-ports"
@@ -128,6 +130,54 @@ static bool is_port(const char *entry, const char *name, char *path, size_t room
 	return !strcmp(found, name);
 }
 
+/* Writes the device's path to `path` if the kernel's arguments name a serial line for the port: `kmodlab.log=ttyS2`. */
+static bool find_line(const char *name, char *path, size_t room)
+{
+	char arguments[4096] = "", *rest = arguments, *word;
+	FILE *file = fopen("/proc/cmdline", "re");
+	size_t size = strlen(name);
+
+	if (!file)
+		return false;
+	if (!fgets(arguments, sizeof(arguments), file))
+		rest = NULL;
+	fclose(file);
+	while ((word = strsep(&rest, " \n")))
+		if (!strncmp(word, name, size) && word[size] == '=')
+			return snprintf(path, room, "/dev/%s", word + size + 1) < (int)room;
+	return false;
+}
+
+/* -1 as long as the line is not there. */
+static int open_line(const char *path)
+{
+	/* Else it would wait for a carrier. */
+	int fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	struct termios line;
+	int bits;
+
+	if (fd < 0)
+		return -1;
+	/* A line without a device opens, too, and tells then; some drivers have no such bits, and say something else. */
+	if ((ioctl(fd, TIOCMGET, &bits) && errno == EIO) || tcgetattr(fd, &line)) {
+		close(fd);
+		return -1;
+	}
+	cfmakeraw(&line);
+	line.c_iflag = IGNBRK;
+	line.c_cflag |= CLOCAL | CREAD;
+	line.c_cflag &= ~(tcflag_t)(CRTSCTS | HUPCL);
+	line.c_cc[VMIN] = 1;
+	line.c_cc[VTIME] = 0;
+	cfsetispeed(&line, B115200);
+	cfsetospeed(&line, B115200);
+	if (tcsetattr(fd, TCSANOW, &line) || fcntl(fd, F_SETFL, O_RDWR)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
 /* -1 as long as there is none, or as it cannot be opened yet. */
 static int try_port(const char *name)
 {
@@ -147,14 +197,19 @@ static int try_port(const char *name)
 int open_port(const char *name)
 {
 	int64_t complain = now() + (int64_t)10 * 1000000000;
+	char line[64];
+	bool on_line = find_line(name, line, sizeof(line));
 
 	for (;;) {
-		int fd = try_port(name);
+		int fd = on_line ? open_line(line) : try_port(name);
 
 		if (fd >= 0)
 			return fd;
 		if (now() > complain) {
-			say("no virtio-serial port named %s (is virtio_console loaded?)", name);
+			if (on_line)
+				say("no serial line %s for %s", line, name);
+			else
+				say("no virtio-serial port named %s (is virtio_console loaded?)", name);
 			complain = INT64_MAX;
 		}
 		/* The port shows before the host's end is known; opening it fails with ENXIO until then. */

@@ -75,6 +75,35 @@ static void dispatch(struct job *job)
 	}
 }
 
+/* Where the control port is a serial line, the host writes this, then a byte with LINE_FLIP turned over, for some bytes. */
+#define LINE_ESCAPE 0x1b
+#define LINE_FLIP 0x40
+
+static bool on_line;
+
+/* Takes what was read from a line: decodes it in place, and lets the host know in time. Returns how much is left. */
+static size_t from_line(uint8_t *data, size_t size)
+{
+	static bool escaped;
+	static uint32_t taken;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < size; i++) {
+		if (!escaped && data[i] == LINE_ESCAPE) {
+			escaped = true;
+			continue;
+		}
+		data[kept++] = escaped ? data[i] ^ LINE_FLIP : data[i];
+		escaped = false;
+	}
+	taken += (uint32_t)size;
+	if (taken >= LINE_WINDOW / 2) {
+		reply_taken(taken);
+		taken = 0;
+	}
+	return kept;
+}
+
 /* False at the end of the stream: the host has closed its end. */
 static bool read_all(int fd, void *data, size_t size)
 {
@@ -87,6 +116,8 @@ static bool read_all(int fd, void *data, size_t size)
 			continue;
 		if (got <= 0)
 			return false;
+		if (on_line)
+			got = (ssize_t)from_line(at, (size_t)got);
 		at += got;
 		size -= (size_t)got;
 	}
@@ -161,6 +192,9 @@ static bool serve_one(int fd)
 void serve(int control)
 {
 	control_fd = control;
+	on_line = isatty(control);
+	if (on_line)
+		reply_taken(LINE_WINDOW);
 	for (;;) {
 		while (serve_one(control))
 			;

@@ -239,3 +239,12 @@ void reply_error(uint32_t id, const char *message)
 	put_string(&frame, message);
 	send_frame(&frame);
 }
+
+void reply_taken(uint32_t bytes)
+{
+	struct frame frame;
+
+	begin(&frame, REPLY_TAKEN, 0);
+	put_u32(&frame, bytes);
+	send_frame(&frame);
+}

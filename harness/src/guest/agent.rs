@@ -1,5 +1,8 @@
 //! The agent's source, which is compiled for each guest architecture with the cross compiler that modules need anyway.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 /// The source files, by name.
 pub const SOURCES: &[(&str, &str)] = &[
     ("agent.h", include_str!("../../images/agent/agent.h")),
@@ -29,6 +32,20 @@ pub const MODULE_LIST: &str = "/etc/kmodlab/modules";
 
 /// What the kernel calls the agent's tasks.
 pub const COMM: &str = "kmodlab-agent";
+
+/// What the agent's channels go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Ports of virtio-serial.
+    Virtio,
+    /// Serial ports of the machine, which are slower.
+    Serial,
+}
+
+/// How many bytes the host may have under way to the agent over a serial line: what the kernel buffers of a line that
+/// nobody reads is 64 KiB, and what comes after is lost (`drivers/tty/tty_buffer.c`).
+pub const LINE_WINDOW: u32 = 16 * 1024;
 
 /// The virtio-serial port for requests and replies.
 pub const CONTROL_PORT: &str = "kmodlab.control";

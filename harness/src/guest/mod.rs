@@ -5,6 +5,7 @@ mod capture;
 pub mod errno;
 pub mod initramfs;
 mod ops;
+mod outbox;
 pub mod proto;
 mod session;
 pub mod signal;

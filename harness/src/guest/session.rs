@@ -6,7 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+use super::agent::LINE_WINDOW;
 use super::capture::Capture;
+use super::outbox::Outbox;
 use super::proto::{Decoder, Ending, Entry, Hello, Malformed, Port, Reply, Request, TooLong, mark};
 use super::streams::Streams;
 use crate::console::Splat;
@@ -97,6 +99,9 @@ pub struct RequestId(pub(super) u32);
 #[derive(Debug)]
 pub struct Guest {
     pub(super) vm: Vm,
+    outbox: Outbox,
+    /// Whether it is being restored, and the agent must not be sent anything over a serial line.
+    awaits_restore: bool,
     decoder: Decoder,
     pending: HashMap<u32, Pending>,
     next: u32,
@@ -114,6 +119,8 @@ impl Guest {
     /// The machine with what it said so far, and what went wrong: the kernel's trouble at once, and not at the deadline.
     pub fn greet(vm: Vm, deadline: Instant, cancel: &Cancel) -> Result<Self, (Box<Self>, Error)> {
         let mut guest = Guest {
+            outbox: Outbox::new(vm.transport()),
+            awaits_restore: vm.is_incoming(),
             vm,
             decoder: Decoder::new(),
             pending: HashMap::new(),
@@ -195,7 +202,8 @@ impl Guest {
         let id = self.next;
         let mut frame = Vec::new();
         request.encode(id, &mut frame)?;
-        self.vm.write(Channel::Control, &frame);
+        self.outbox.push(&frame);
+        self.send();
         let data_limit = match request {
             Request::ReadFile { limit, .. } => usize::try_from(*limit).unwrap_or(usize::MAX),
             _ => 0,
@@ -211,6 +219,12 @@ impl Guest {
         };
         self.pending.insert(id, pending);
         Ok(RequestId(id))
+    }
+
+    /// Hands on what the agent may be sent.
+    fn send(&mut self) {
+        let bytes = self.outbox.take();
+        self.vm.write(Channel::Control, &bytes);
     }
 
     /// Waits for a request's last reply, and gives everything it was answered with.
@@ -326,8 +340,19 @@ impl Guest {
         self.streams.console(&self.vm.take(Channel::Console));
         self.streams.log(&self.vm.take(Channel::Log));
         self.streams.trace(&self.vm.take(Channel::Trace));
+        if self.awaits_restore && !self.vm.is_incoming() {
+            self.awaits_restore = false;
+            // Whoever saved the guest had all but less than half of the window taken.
+            self.outbox.taken(LINE_WINDOW / 2);
+            self.send();
+        }
         self.decoder.push(&self.vm.take(Channel::Control));
         while let Some((id, reply)) = self.decoder.next()? {
+            if let Reply::Taken { bytes } = reply {
+                self.outbox.taken(bytes);
+                self.send();
+                continue;
+            }
             match self.pending.get_mut(&id) {
                 Some(pending) => pending.add(reply)?,
                 // A snapshot may hold the end of a reply to whoever made it.

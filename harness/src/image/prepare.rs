@@ -17,7 +17,8 @@ use super::own::{self, OwnKernel, Stored};
 use super::source;
 use super::spec::{self, DebianName, ImageSpec, KernelSource, UserlandSource};
 use crate::arch::Arch;
-use crate::guest::{agent, initramfs};
+use crate::guest::agent::{self, Transport};
+use crate::guest::initramfs;
 use crate::process::{self, Command};
 use crate::work::{Cancel, Watch, Work, WorkEvent};
 
@@ -42,13 +43,17 @@ pub enum Error {
         #[source]
         source: process::Error,
     },
-    /// The kernel has no driver for the agent's channel.
-    #[error("the kernel {release} has no `{module}`, which the agent's channel needs")]
+    /// The kernel has no driver for the agent's channels.
+    #[error(
+        "the kernel {release} has no `{missing}`, which the channels to its guest need\nadd to its .config\n  {line}"
+    )]
     NoDriver {
         /// The kernel's release.
         release: String,
-        /// The module that is missing.
-        module: &'static str,
+        /// The driver that is missing.
+        missing: String,
+        /// The line that its configuration lacks.
+        line: String,
     },
     /// There are no packages for a guest whose userland is not made of packages.
     #[error("`{image}` has its userland from source: Debian has no packages for {arch}")]
@@ -100,6 +105,8 @@ pub struct Prepared {
     pub initramfs: PathBuf,
     /// The kernel's configuration.
     pub config: KernelConfig,
+    /// What the channels to its guests go over.
+    pub transport: Transport,
     /// Where the paths of the kernel's modules begin.
     pub modules_dir: PathBuf,
     /// Where `modules.dep` and the like are.
@@ -305,7 +312,11 @@ impl Store {
         let tuned = step.tune(&kernel.kernel)?;
         let tuned_kernel = tuned.join("kernel");
         let agent = step.agent()?;
-        let mut initramfs = step.initramfs(&kernel, &busybox, &agent)?;
+        let read = |name| fs::read_to_string(kernel.kernel.join(name));
+        let (release, config) = (read("release")?, KernelConfig::parse(&read("config")?));
+        let modules = read_modules(&kernel.index_dir)?;
+        let transport = step.transport(spec.transport, &modules, &config, &release)?;
+        let mut initramfs = step.initramfs(&kernel, &modules, &busybox, &agent)?;
         if !added.is_empty() {
             let (more, entries): (Vec<_>, Vec<_>) = match &spec.userland {
                 UserlandSource::Debian(source) => debian.packages_of(source, added)?,
@@ -323,14 +334,14 @@ impl Store {
             .part("kernel", tuned.key())
             .part("initramfs", initramfs.key())
             .finish();
-        let read = |name| fs::read_to_string(kernel.kernel.join(name));
         Ok(Prepared {
             spec: spec.clone(),
-            release: read("release")?,
+            release,
             kernel: if tuned_kernel.exists() { tuned_kernel } else { plain_kernel.clone() },
             plain_kernel,
             initramfs: initramfs.join("initramfs"),
-            config: KernelConfig::parse(&read("config")?),
+            config,
+            transport,
             modules_dir: kernel.modules_dir,
             index_dir: kernel.index_dir,
             headers: kernel.headers,
@@ -420,8 +431,14 @@ impl Step<'_> {
     }
 
     /// The initial RAM file system: an entry that holds `initramfs`.
-    fn initramfs(&self, kernel: &Kernel, busybox: &Entry, agent: &Entry) -> Result<Entry, Error> {
-        let modules = self.channel_modules(kernel)?;
+    fn initramfs(
+        &self,
+        kernel: &Kernel,
+        modules: &Modules,
+        busybox: &Entry,
+        agent: &Entry,
+    ) -> Result<Entry, Error> {
+        let modules = self.channel_modules(kernel, modules)?;
         let key = KeyBuilder::new(format!("initramfs for {}", self.arch))
             .part("layout", "3")
             .part("busybox", busybox.key())
@@ -484,16 +501,55 @@ impl Step<'_> {
         })
     }
 
-    /// The modules for the agent's channel, in the order in which to load them.
-    fn channel_modules(&self, kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let modules = read_modules(&kernel.index_dir)?;
+    /// What the channels go over: what the image wants, else virtio, else serial ports.
+    fn transport(
+        &self,
+        wanted: Option<Transport>,
+        modules: &Modules,
+        config: &KernelConfig,
+        release: &str,
+    ) -> Result<Transport, Error> {
+        // Before Linux 5.2 it was `make modules_install` that made modules.builtin, which a tree may thus lack.
+        let lacks = |driver: &str| {
+            modules.load_order(driver).is_none() && config.get(&driver.to_ascii_uppercase()) != Some("y")
+        };
+        let no_driver = |missing: &str, option: &str| Error::NoDriver {
+            release: release.to_owned(),
+            missing: missing.to_owned(),
+            line: format!("CONFIG_{option}=y"),
+        };
+        let missing = self.arch.channel_drivers.iter().find(|driver| lacks(driver));
+        let without_virtio = |driver: &&str| no_driver(driver, &driver.to_ascii_uppercase());
+        match (wanted, &self.arch.serial_ports) {
+            (Some(Transport::Virtio), _) | (None, None) => {
+                missing.map_or(Ok(Transport::Virtio), |driver| Err(without_virtio(driver)))
+            }
+            (None, Some(_)) if missing.is_none() => Ok(Transport::Virtio),
+            (_, Some(ports)) if config.get(ports.option) != Some("y") => match (wanted, missing) {
+                (None, Some(driver)) => Err(without_virtio(driver)),
+                _ => Err(no_driver("driver of serial ports", ports.option)),
+            },
+            (wanted, Some(_)) => {
+                if let (None, Some(driver)) = (wanted, missing) {
+                    let option = driver.to_ascii_uppercase();
+                    self.watch.work(WorkEvent::Warning(format!(
+                        "the kernel {release} has no `{driver}`: its guests are reached over serial ports, which are slower \
+                         (for virtio, add CONFIG_{option}=y to its .config)"
+                    )));
+                }
+                Ok(Transport::Serial)
+            }
+            (Some(Transport::Serial), None) => {
+                Err(no_driver("use for serial ports on this machine", "VIRTIO_CONSOLE"))
+            }
+        }
+    }
+
+    /// The modules that drive virtio-serial, in the order in which to load them: none where they are built in or missing.
+    fn channel_modules(&self, kernel: &Kernel, modules: &Modules) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let mut channel: Vec<(String, Vec<u8>)> = Vec::new();
         for driver in self.arch.channel_drivers.iter().copied() {
-            let order = modules.load_order(driver).ok_or_else(|| Error::NoDriver {
-                release: fs::read_to_string(kernel.kernel.join("release")).unwrap_or_default(),
-                module: driver,
-            })?;
-            for name in order {
+            for name in modules.load_order(driver).unwrap_or_default() {
                 if let Some(path) =
                     modules.path(name).filter(|_| channel.iter().all(|(known, _)| known != name))
                 {

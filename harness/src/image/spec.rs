@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::own::{self, Found, OwnKernel};
 use crate::arch::{self, Arch};
+use crate::guest::agent::Transport;
 use crate::scenario::values::Value;
 use crate::yaml::{self, Diagnostic, Spanned};
 
@@ -47,6 +48,9 @@ pub struct Image {
     /// The guest's memory, such as `256M`.
     #[schemars(with = "Memory")]
     pub memory: Spanned<Memory>,
+    /// What the channels to the guest go over. By default virtio, and serial ports where the kernel has no drivers for it.
+    #[serde(default)]
+    pub transport: Option<Transport>,
     /// Kernel arguments, besides those that every guest gets.
     #[serde(default)]
     pub cmdline: Vec<String>,

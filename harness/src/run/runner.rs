@@ -318,6 +318,7 @@ impl<'a> Runner<'a> {
             smp: 1,
             accel: Accel::Tcg,
             fast_firmware: true,
+            transport: image.prepared.transport,
             devices: Vec::new(),
         };
         let accel = self.accelerators.of(&machine, &bootable(&image.prepared), &self.starter)?;
@@ -382,6 +383,7 @@ pub fn bootable(image: &Prepared) -> Bootable {
     let spec = &image.spec;
     let mut cmdline =
         vec![format!("console={}", spec.arch.console), "panic=-1".to_owned(), "quiet".to_owned()];
+    cmdline.extend(Machine::port_arguments(spec.arch, image.transport));
     cmdline.extend(spec.cmdline.iter().cloned());
     let boot =
         Boot { kernel: image.kernel.clone(), initramfs: image.initramfs.clone(), cmdline: cmdline.join(" ") };

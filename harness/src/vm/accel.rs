@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Error, Machine, Memory, Start, Vm};
 use crate::arch::Arch;
+use crate::guest::agent::Transport;
 use crate::work::Cancel;
 
 /// What runs the guest's instructions.
@@ -100,8 +101,15 @@ pub fn try_kvm(arch: Arch, cancel: &Cancel) -> Result<Result<(), NoKvm>, Error> 
         return Ok(Err(NoKvm::Device(error.to_string())));
     }
     let memory_mib = arch.memory_step_mib.max(64);
-    let machine =
-        Machine { arch, memory_mib, smp: 1, accel: Accel::Kvm, fast_firmware: true, devices: Vec::new() };
+    let machine = Machine {
+        arch,
+        memory_mib,
+        smp: 1,
+        accel: Accel::Kvm,
+        fast_firmware: true,
+        transport: Transport::Virtio,
+        devices: Vec::new(),
+    };
     let mut vm = Vm::start(&machine, Start::Firmware, Memory::Anonymous)?;
     let deadline = Instant::now() + TRIAL;
     match vm.qmp("query-status", json!({}), deadline, cancel) {

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::qmp::{self, Message, Version};
 use super::{Error, Machine, Memory, Start, Wiring};
+use crate::guest::agent::Transport;
 use crate::process::{self, Command, Process};
 use crate::work::Cancel;
 
@@ -124,6 +125,10 @@ pub struct Vm {
     shutdown_reason: Option<String>,
     exit: Option<Exit>,
     started: Instant,
+    /// Whether the guest waits to be restored.
+    incoming: bool,
+    /// What the agent's channels go over.
+    transport: Transport,
     watched: Option<OwnedFd>,
     watched_ready: bool,
 }
@@ -174,6 +179,8 @@ impl Vm {
             shutdown_reason: None,
             exit: None,
             started,
+            incoming: matches!(start, Start::Incoming),
+            transport: machine.transport,
             watched: None,
             watched_ready: false,
         };
@@ -184,6 +191,17 @@ impl Vm {
     /// When QEMU was started.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// What the agent's channels go over.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whether the guest's devices are not yet those of its snapshot: a serial port would take what it is sent now, and
+    /// lose it.
+    pub fn is_incoming(&self) -> bool {
+        self.incoming
     }
 
     /// QEMU's process id.
@@ -363,6 +381,7 @@ impl Vm {
                 Some(Message::Greeting(version)) => self.version = Some(version),
                 Some(Message::Answer(id, answer)) => self.answers.push((id, answer)),
                 Some(Message::Event(event, data)) => {
+                    self.incoming &= event != "RESUME";
                     if event == "SHUTDOWN" {
                         self.shutdown_reason = data["reason"].as_str().map(str::to_owned);
                     }

@@ -5,7 +5,8 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use super::Accel;
-use crate::arch::Arch;
+use crate::arch::{Arch, SerialPorts};
+use crate::guest::agent::Transport;
 
 /// What a guest's hardware is. Two machines that are equal can exchange snapshots, given the same QEMU and boot files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Machine {
     pub accel: Accel,
     /// Whether it has its fast firmware ([`crate::arch::Row::fast_firmware`]).
     pub fast_firmware: bool,
+    /// What the agent's channels go over.
+    pub transport: Transport,
     /// More `-device` arguments, each with its `-device` left off.
     pub devices: Vec<String>,
 }
@@ -100,10 +103,7 @@ impl Machine {
         args.pair("-m", format!("{}M", self.memory_mib)).pair("-object", self.memory_object(memory));
         args.flags(self.arch.qemu_args);
         args.wire(wiring);
-        args.pair("-device", self.arch.virtio_serial);
-        for (id, name) in PORTS {
-            args.pair("-device", format!("virtserialport,chardev={id},name={name}"));
-        }
+        self.add_ports(&mut args);
         for device in &self.devices {
             args.pair("-device", device);
         }
@@ -123,6 +123,36 @@ impl Machine {
             Start::Firmware => {}
         }
         args.0
+    }
+
+    /// The devices of the agent's channels.
+    fn add_ports(&self, args: &mut Args) {
+        let serial = self.arch.serial_ports.as_ref().filter(|_| self.transport == Transport::Serial);
+        match serial {
+            Some(ports) => {
+                for (id, _) in PORTS {
+                    match ports.device {
+                        Some(device) => args.pair("-device", format!("{device},chardev={id}")),
+                        None => args.pair("-serial", format!("chardev:{id}")),
+                    };
+                }
+            }
+            None => {
+                args.pair("-device", self.arch.virtio_serial);
+                for (id, name) in PORTS {
+                    args.pair("-device", format!("virtserialport,chardev={id},name={name}"));
+                }
+            }
+        }
+    }
+
+    /// What the kernel's arguments say of the channels: which serial ports serve in place of the ports of these names.
+    pub fn port_arguments(arch: Arch, transport: Transport) -> Vec<String> {
+        let serial = arch.serial_ports.as_ref().filter(|_| transport == Transport::Serial);
+        let named = |ports: &SerialPorts| {
+            PORTS.iter().zip(ports.names).map(|((_, name), tty)| format!("{name}={tty}")).collect()
+        };
+        serial.map(named).unwrap_or_default()
     }
 
     fn memory_object(&self, memory: Memory<'_>) -> OsString {
@@ -204,6 +234,7 @@ mod tests {
                 smp: 2,
                 accel: Accel::Tcg,
                 fast_firmware: true,
+                transport: Transport::Virtio,
                 devices: vec!["qemu-xhci".into()],
             };
             let line = line(&machine, Start::Incoming, Memory::Private(Path::new("/a,b/ram")));
@@ -216,6 +247,35 @@ mod tests {
                 "{line}"
             );
             assert!(!line.contains("-netdev") && !line.contains("-virtfs"), "{line}");
+        }
+    }
+
+    #[test]
+    fn serial_ports_take_the_place_of_virtio_in_the_order_of_their_names() {
+        for arch in Arch::all().filter(|arch| arch.serial_ports.is_some()) {
+            let machine = Machine {
+                arch,
+                memory_mib: 256,
+                smp: 1,
+                accel: Accel::Tcg,
+                fast_firmware: true,
+                transport: Transport::Serial,
+                devices: Vec::new(),
+            };
+            let line = line(&machine, Start::Incoming, Memory::Anonymous);
+            let at = |text: &str| line.find(text).unwrap_or_else(|| panic!("{text} is not in {line}"));
+            assert!(!line.contains("virtio") && !line.contains("virtserialport"), "{line}");
+            let named = |id: &str| match arch.serial_ports.as_ref().unwrap().device {
+                Some(device) => at(&format!("-device {device},chardev={id}")),
+                None => at(&format!("-serial chardev:{id}")),
+            };
+            assert!(at("-serial chardev:console") < named("control"));
+            assert!(named("control") < named("log") && named("log") < named("trace"));
+            let arguments = Machine::port_arguments(arch, Transport::Serial);
+            assert!(
+                arguments[0].starts_with("kmodlab.control=") && arguments[2].starts_with("kmodlab.trace=")
+            );
+            assert!(Machine::port_arguments(arch, Transport::Virtio).is_empty());
         }
     }
 }

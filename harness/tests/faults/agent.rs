@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use kmodlab::guest::agent::Transport;
 use kmodlab::guest::proto::{FRAME_LIMIT, Malformed, Port, Run, VERSION};
 use kmodlab::guest::{self, Errno, Guest, agent, initramfs};
 use kmodlab::image::cache::{self, Cache, Entry, KeyBuilder, sha256_file};
@@ -201,8 +202,15 @@ fn parrot() -> &'static (Machine, Entry) {
         let spec = lab.image(IMAGE).unwrap();
         let prepared = lab.store().prepare(&spec, &Unwatched, &cancel).unwrap();
         let (arch, memory_mib) = (spec.arch, spec.memory.mib());
-        let machine =
-            Machine { arch, memory_mib, smp: 1, accel: Accel::Tcg, fast_firmware: true, devices: Vec::new() };
+        let machine = Machine {
+            arch,
+            memory_mib,
+            smp: 1,
+            accel: Accel::Tcg,
+            fast_firmware: true,
+            transport: Transport::Virtio,
+            devices: Vec::new(),
+        };
         let source = common::repository().join("harness/tests/faults/parrot.c");
         let qemu = process::find(arch.qemu).unwrap();
         let key =

@@ -149,6 +149,7 @@ impl Payload<'_> {
             137 => Reply::Waited { errno: self.errno()?, content: self.bytes()? },
             138 => Reply::Synced { bytes: self.u64()?, drained: self.bool()? },
             139 => Reply::Error(self.text()?),
+            140 => Reply::Taken { bytes: self.u32()? },
             kind => return Err(Malformed::Kind(kind)),
         })
     }

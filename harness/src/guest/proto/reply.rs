@@ -118,6 +118,11 @@ pub enum Reply {
         /// False if a source filled as fast as it was read.
         drained: bool,
     },
+    /// The agent has taken so many bytes from a serial line, or, at first, may be sent so many. Answers no request.
+    Taken {
+        /// How many, as they were written to the line.
+        bytes: u32,
+    },
     /// The agent could not make sense of the request, or cannot serve so many.
     Error(String),
 }

@@ -73,6 +73,7 @@ fn encode(id: u32, reply: &Reply) -> Vec<u8> {
         Reply::Waited { errno, content } => (137, [&errno.0.to_le_bytes()[..], &bytes(content)].concat()),
         Reply::Synced { bytes, drained } => (138, [&bytes.to_le_bytes()[..], &[u8::from(*drained)]].concat()),
         Reply::Error(message) => (139, bytes(message.as_bytes())),
+        Reply::Taken { bytes } => (140, bytes.to_le_bytes().to_vec()),
     };
     frame(kind, id, &payload)
 }
@@ -118,6 +119,7 @@ fn replies() -> impl Strategy<Value = Reply> {
         (errno(), data()).prop_map(|(errno, content)| Reply::Waited { errno, content }),
         (any::<u64>(), any::<bool>()).prop_map(|(bytes, drained)| Reply::Synced { bytes, drained }),
         ".*".prop_map(Reply::Error),
+        any::<u32>().prop_map(|bytes| Reply::Taken { bytes }),
     ]
 }
 
@@ -158,7 +160,7 @@ proptest! {
     fn any_payload_is_decoded_or_refused(kind in 125_u8..145, payload in prop::collection::vec(any::<u8>(), 0..100)) {
         let result = decode_one(&frame(kind, 1, &payload));
         prop_assert!(!matches!(result, Ok(None)));
-        if !(129..=139).contains(&kind) {
+        if !(129..=140).contains(&kind) {
             prop_assert_eq!(result, Err(Malformed::Kind(kind)));
         }
     }
