@@ -21,5 +21,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             ended.expect_words(&["case#1@", "--seed 41", "1 case in", "1 failed"]);
             assert!(!ended.stderr.contains("case#2@"), "{ended:#?}");
         }),
+        trial("repeat::only_what_passes_is_repeated_before_it_is_believed", || {
+            let project = Project::new().scenario("bad", "steps:\n  - run: 'false'\n");
+            let project = project.scenario("good", "steps:\n  - run: 'true'\n");
+            let ended = project.run(&["--flaky-repeat", "3", "-j", "1"]).finish();
+            assert_eq!(ended.code, Some(1), "{ended:#?}");
+            ended.expect_words(&["bad#1@", "good#1@", "good#3@", "3 passed", "1 failed"]);
+            assert!(!ended.stderr.contains("bad#2@"), "{ended:#?}");
+        }),
     ]
 }

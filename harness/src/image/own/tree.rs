@@ -1,6 +1,7 @@
 //! A kernel tree that was built, in place or with `O=`.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Found, expect_dir, headers_release, read_if_there};
@@ -143,7 +144,11 @@ impl KernelTree {
     }
 
     /// The modules that the last build made, whatever older builds have left; `None` where none made any.
-    fn modules(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+    ///
+    /// # Errors
+    ///
+    /// Where their list cannot be read.
+    pub fn modules(&self) -> io::Result<Option<Vec<PathBuf>>> {
         let order = read_if_there(&self.0.join("modules.order"))?;
         let there = |path: &Path| self.0.join(path).is_file();
         Ok(order.map(|order| order.lines().filter_map(|line| module_path(line.trim(), &there)).collect()))

@@ -1,6 +1,6 @@
 //! Building a small kernel.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 
@@ -10,6 +10,7 @@ use crate::image::compiler::Compiler;
 use crate::image::debian::{self, Debian, Package};
 use crate::image::depmod::{Index, pack};
 use crate::image::kconfig::{Fragment, KernelConfig};
+use crate::image::own::KernelTree;
 use crate::image::spec::DebianSource;
 use crate::process::{self, Command};
 use crate::work::Work;
@@ -170,7 +171,8 @@ impl Build<'_> {
     /// The modules, at the paths that `make modules_install` gives them, and their index.
     fn collect_modules(&self, dir: &Path) -> Result<(), Error> {
         let mut index = Index::default();
-        for path in modules(&self.out)? {
+        let not_made = || Error::NotMade { label: self.label.to_owned(), file: "modules.order".to_owned() };
+        for path in KernelTree::new(&*self.out).modules()?.ok_or_else(not_made)? {
             let (path, content) =
                 pack(&mut index, &Path::new("kernel").join(&path), fs::read(self.out.join(&path))?)?;
             let path = dir.join(path);
@@ -205,22 +207,6 @@ fn command(line: &str) -> Option<&str> {
     let (command, object) = line.strip_prefix("  ")?.split_once(' ')?;
     let is_command = command.starts_with(|c: char| c.is_ascii_uppercase());
     is_command.then(|| object.trim().trim_start_matches("[M] ").trim())
-}
-
-/// The paths of all modules below a folder of builds, in order.
-fn modules(out: &Path) -> Result<Vec<PathBuf>, Error> {
-    let order = fs::read_to_string(out.join("modules.order"))?;
-    // Since Linux 6.1 it lists objects.
-    let path = |line: &str| PathBuf::from(line).with_extension("ko");
-    // Before Linux 5.3 the paths were those of the installation.
-    let plain = |path: PathBuf| {
-        path.strip_prefix("kernel")
-            .map(PathBuf::from)
-            .ok()
-            .filter(|path| out.join(path).exists())
-            .unwrap_or(path)
-    };
-    Ok(order.lines().filter(|line| !line.is_empty()).map(path).map(plain).collect())
 }
 
 #[cfg(test)]
@@ -335,15 +321,5 @@ mod tests {
         {
             assert_eq!(command(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn modules_are_found_by_every_form_of_their_list() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("fs")).unwrap();
-        fs::write(dir.path().join("fs/old.ko"), "").unwrap();
-        fs::write(dir.path().join("modules.order"), "kernel/fs/old.ko\nfs/new.o\nkernel/x.ko\n").unwrap();
-        let found = modules(dir.path()).unwrap();
-        assert_eq!(found, ["fs/old.ko", "fs/new.ko", "kernel/x.ko"].map(PathBuf::from));
     }
 }
