@@ -179,7 +179,8 @@ pub(super) fn start(text: &str) -> Option<Start> {
 
 /// The function, where it is said, of `CPU: 0 PID: 1 at kernel/module/main.c:1234 __module_put+0x10/0x20`, of
 /// `at kernel/module.c:1234 module_put+0x10/0x20()` (before 3.12) or of `kernel/module/main.c:1234 at
-/// __module_put+0x10/0x20, CPU#0: insmod/86` (from 6.18 on). None for other warnings, which are no reports.
+/// __module_put+0x10/0x20, CPU#0: insmod/86` (from 6.18 on). A kernel without DEBUG_BUGVERBOSE leaves out the file
+/// (`kernel/panic.c`, `__warn`). None for other warnings, which are no reports.
 fn warn(rest: &str) -> Option<Option<String>> {
     let (before, after) = match rest.strip_prefix("at ") {
         Some(after) => ("", after),
@@ -190,9 +191,12 @@ fn warn(rest: &str) -> Option<Option<String>> {
             !file.is_empty() && !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit())
         })
     };
+    let is_function = |word: &str| {
+        word.split_once("+0x").is_some_and(|(name, rest)| !name.is_empty() && rest.contains("/0x"))
+    };
     let old = before.is_empty() || before.starts_with("CPU: ");
     let place = if old { after.split(' ').next()? } else { before };
-    is_place(place).then(|| super::title::function(after))
+    (is_place(place) || old && is_function(place)).then(|| super::title::function(after))
 }
 
 /// `rcu: INFO: rcu_sched self-detected stall on CPU`, `INFO: rcu_preempt detected stalls on CPUs/tasks:`

@@ -27,6 +27,8 @@ fn one(log: &str) -> Splat {
 )]
 #[case("WARNING: at kernel/module.c:976 module_put+0x4a/0x60()", "WARNING in module_put")]
 #[case("WARNING: CPU: 1 PID: 86 at kernel/module/main.c:1127", "WARNING at kernel/module/main.c")]
+#[case("WARNING: CPU: 0 PID: 35 at register_kprobe+0xf2/0x590", "WARNING in register_kprobe")]
+#[case("WARNING: at register_kprobe+0xf2/0x590, CPU#0: sh/35", "WARNING in register_kprobe")]
 #[case("kernel BUG at /build/x/refmod.c:12!", "kernel BUG at /build/x/refmod.c")]
 #[case("BUG: kernel NULL pointer dereference, address: 0000000000000008", "NULL pointer dereference")]
 #[case(
