@@ -118,7 +118,7 @@ pub struct Change {
 pub struct ModuleHistory {
     /// The module.
     pub module: String,
-    /// The changes, the first [`CHANGES`] of them.
+    /// The changes, the first `CHANGES` of them.
     pub changes: Vec<Change>,
     /// How many more there were.
     pub more: usize,
