@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use kmodlab::guest::proto::{Condition, Ending, Run, WriteMode};
 use kmodlab::guest::{Guest, Signal};
+use kmodlab::holders::SCANNER;
 use kmodlab::lab::Lab;
 use kmodlab::needs::{REQUIRE_VM, missing};
-use kmodlab::run::{Options, Runner};
+use kmodlab::run::{Options, Runner, Session};
 use kmodlab::work::{Cancel, Unwatched};
 
 fn shell(line: &str) -> Run {
@@ -45,8 +46,8 @@ fn copy(guest: &mut Guest, from: &Path, to: &str) {
     guest.write_file(to, WriteMode::Truncate, 0o755, &data).unwrap().unwrap();
 }
 
-#[test]
-fn an_open_device_is_named_and_nothing_is_left_behind() {
+/// A guest that runs this machine's code; `None`, having said why, where there is none and need not be.
+fn session(modules: &[&str]) -> Option<Session> {
     let lab = Lab::open(None, None, Arc::new(Unwatched), Cancel::new().unwrap()).unwrap();
     let arch = lab.image("x86_64").unwrap().image.arch;
     let other =
@@ -54,10 +55,14 @@ fn an_open_device_is_named_and_nothing_is_left_behind() {
     if let Some(missing) = other.or_else(|| missing(arch, lab.cancel()).map(|missing| missing.to_string())) {
         assert!(std::env::var_os(REQUIRE_VM).is_none_or(|value| value != "1"), "{missing}");
         eprintln!("skipped: {missing}");
-        return;
+        return None;
     }
-    let runner = Runner::new(&lab, Options::default(), &Unwatched);
-    let mut session = runner.session("x86_64", &["refmod"]).unwrap();
+    Some(Runner::new(&lab, Options::default(), &Unwatched).session("x86_64", modules).unwrap())
+}
+
+#[test]
+fn an_open_device_is_named_and_nothing_is_left_behind() {
+    let Some(mut session) = session(&["refmod"]) else { return };
     assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
     let guest = session.guest();
     guest.set_limit(Duration::from_secs(60));
@@ -94,6 +99,53 @@ fn an_open_device_is_named_and_nothing_is_left_behind() {
         guest.signal(live, signal).unwrap().unwrap();
         guest.wait_exit(live).unwrap().unwrap();
     }
+    assert_eq!(instances(guest), 0);
+}
+
+#[test]
+fn who_takes_it_meanwhile_is_joined_with_what_a_scan_of_the_kernel_finds() {
+    let Some(mut session) = session(&["refmod", SCANNER]) else { return };
+    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
+    session.push(SCANNER, false).unwrap();
+    let guest = session.guest();
+    guest.set_limit(Duration::from_secs(60));
+    copy_command(guest);
+    let line =
+        "exec /tmp/kmodlab blame --live refmod --format json --refscan /lib/modules/*/refscan.ko >/tmp/out";
+    let (live, pid) = guest.spawn(shell(line)).unwrap().unwrap();
+    let enabled = format!("/sys/kernel/tracing/instances/kmodlab-live-{pid}/events/module/enable");
+    assert!(guest.wait_for(&enabled, Condition::Equals(b"1".to_vec())).unwrap().0);
+    let (holder, pid) = guest.spawn(shell("exec 3</dev/refmod; exec /bin/sleep 1000")).unwrap().unwrap();
+    assert!(guest.wait_for("/sys/module/refmod/refcnt", Condition::Equals(b"1".to_vec())).unwrap().0);
+    guest.signal(live, Signal(2)).unwrap().unwrap();
+    let finished = guest.wait_exit(live).unwrap().unwrap();
+    let log: Vec<_> = guest.streams().records().into_iter().map(|record| record.text).collect();
+    assert_eq!(finished.ending, Ending::Exited(1), "{}\n{}", finished.stderr.text(), log.join("\n"));
+    let out = guest.read_file("/tmp/out", 1 << 20).unwrap().unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!((&document["module"], &document["use_count"]), (&"refmod".into(), &1.into()), "{document}");
+    assert_eq!(document["scan"]["module"], "refmod", "{document}");
+    let traced = &document["traced"];
+    assert_eq!(
+        (&traced["verdict"], &traced["present"]["left_over"]),
+        (&"held".into(), &0.into()),
+        "{document}"
+    );
+    let reference = &traced["outstanding"][0];
+    assert_eq!((&reference["taken_by"]["pid"], &reference["chain"][0]), (&pid.into(), &"misc_open".into()));
+    let present = &traced["present"]["holders"][0];
+    assert_eq!((&present["kind"], &present["task"]["pid"]), (&"file".into(), &pid.into()), "{document}");
+    // Nothing is left behind: no module that scans, no instance.
+    assert_eq!(instances(guest), 0);
+    let listed = guest.run(shell("grep -c ^refscan /proc/modules")).unwrap().unwrap();
+    assert_eq!(listed.stdout.text(), "0\n");
+    guest.signal(holder, Signal::KILL).unwrap().unwrap();
+    guest.wait_exit(holder).unwrap().unwrap();
+    // What is no such module for this kernel is refused, before anything is watched for long.
+    let line = "echo none >/tmp/none.ko; exec /tmp/kmodlab blame --live refmod --refscan /tmp/none.ko";
+    let refused = guest.run(shell(line)).unwrap().unwrap();
+    assert_eq!(refused.ending, Ending::Exited(2), "{}", refused.stdout.text());
+    assert!(refused.stderr.text().contains("it must be `refscan`, built for the running kernel"));
     assert_eq!(instances(guest), 0);
 }
 

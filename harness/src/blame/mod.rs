@@ -125,6 +125,16 @@ impl Answer {
     #[must_use]
     pub fn with_scan(self, scan: &Scan) -> Self {
         let present = Present::new(scan, Some(&self.ledger));
+        self.with_present(present)
+    }
+
+    /// The answer with what the kernel shows to user space of who holds the module now.
+    #[must_use]
+    pub fn with_holders(self, holders: &[Holder]) -> Self {
+        self.with_present(Present { holders: holders.to_vec(), left_over: None, cut: 0 })
+    }
+
+    fn with_present(self, present: Present) -> Self {
         let sentence = match self.verdict {
             Verdict::Held => format!("{}; {}", self.sentence, now(&present)),
             _ => self.sentence,
@@ -250,6 +260,7 @@ fn now(present: &Present) -> String {
     }
     let having: Vec<String> = having.into_iter().take(3).map(ToString::to_string).collect();
     match (having.is_empty(), present.left_over) {
+        (true, None) => "no user of it shows outside the kernel".to_owned(),
         (true, _) => "nothing that is there now has it".to_owned(),
         (false, Some(left @ 1..)) if !threads => {
             format!("now {}, and {} left over that nothing has", having.join(", "), references(left))

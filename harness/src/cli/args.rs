@@ -346,6 +346,7 @@ Examples:
   kmodlab blame --trace trace.dat loop      the recording that trace-cmd has made
   kmodlab blame loop --image x86_64 -- 'exec 3< /dev/loop0; sleep 300 &'     in a guest, what holds it then
   kmodlab blame --live loop                 on this machine, as root, until Ctrl-C
+  kmodlab blame --live loop --refscan refscan.ko                with what holds it inside the kernel
   kmodlab blame --trace /sys/kernel/tracing/trace_pipe loop     until Ctrl-C
 
 Exit codes:
@@ -381,6 +382,10 @@ pub(super) struct Blame {
     /// until Ctrl-C. Nothing is left behind
     #[arg(long, requires = "module", conflicts_with_all = ["commands", "cold", "accel", "timeout_scale"])]
     pub(super) live: bool,
+    /// With --live, find holders inside the kernel, too: the test module `refscan`, built for the running kernel, is loaded
+    /// for each look and removed after it. Where it is loaded already, it is used without this
+    #[arg(long, value_name = "FILE", requires = "live")]
+    pub(super) refscan: Option<PathBuf>,
     /// What is printed: an answer for people, or a JSON document
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,

@@ -171,7 +171,7 @@ pub(super) fn chunk<'b, R: Read + AsFd>(
         }
         match from.read(buffer) {
             Ok(length) => return Ok(buffer.get(..length).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             Err(error) => return Err(error),
         }
     }

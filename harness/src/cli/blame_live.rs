@@ -1,9 +1,13 @@
 //! `kmodlab blame --live`: this machine's own kernel.
 
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::system::{delete_module, finit_module};
 use serde::Serialize;
 
 use super::args::{Blame, Format};
@@ -43,10 +47,11 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
     // Watching begins before the look, so that nothing is missed in between.
     let io = |error: io::Error| Stop::error(&error);
     let mut pipe = instance.watch(&module).map_err(io)?;
+    let scanner = Scanner { file: args.refscan.as_deref() };
     let mut document = Document {
         use_count: use_count(&module)?,
         holders: collect(&module, &mut Host),
-        scan: scan(&module),
+        scan: scanner.scan(&module)?,
         traced: None,
         module,
     };
@@ -55,24 +60,35 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
         print(&document);
     }
     let mut ledger = Ledger::new(Some(&document.module));
+    let mut take = |bytes: &[u8]| {
+        ledger.push_bytes(bytes);
+        if human {
+            say(printable(String::from_utf8_lossy(bytes).trim_end()));
+        }
+    };
     let mut buffer = vec![0; 1 << 16];
     loop {
         match chunk(&mut pipe, &mut buffer, &context.cancel).map_err(io)? {
             [] => break,
-            bytes => {
-                ledger.push_bytes(bytes);
-                if human {
-                    say(printable(String::from_utf8_lossy(bytes).trim_end()));
-                }
-            }
+            bytes => take(bytes),
         }
+    }
+    // What was traced up to the interrupt.
+    while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+        take(buffer.get(..length).unwrap_or_default());
     }
     // An instance whose pipe is open cannot be removed.
     drop(pipe);
     instance.remove().map_err(io)?;
-    document.traced = ledger.finish().into_iter().next().map(Answer::new);
-    // A module that has gone meanwhile is held by nothing.
+    // Who took what is joined with who has it in the end. A module that has gone meanwhile is held by nothing.
     document.use_count = use_count(&document.module).unwrap_or(0);
+    if let Some(answer) = ledger.finish().into_iter().next().map(Answer::new) {
+        let scan = if document.use_count == 0 { None } else { scanner.scan(&document.module)? };
+        document.traced = Some(match scan {
+            Some(scan) => answer.with_scan(&scan),
+            None => answer.with_holders(&collect(&document.module, &mut Host)),
+        });
+    }
     if human {
         if let Some(answer) = &document.traced {
             say(printable(report::blame(answer).trim_end()));
@@ -92,9 +108,40 @@ fn use_count(module: &str) -> Result<i64, Stop> {
     })
 }
 
-/// What the test module that scans the kernel says, where somebody has loaded it.
-fn scan(module: &str) -> Option<Scan> {
-    fs::write(format!("/sys/module/{SCANNER}/parameters/module"), module).ok()?;
+/// The test module that scans the kernel, as far as there is one.
+struct Scanner<'a> {
+    /// A build of it for the running kernel.
+    file: Option<&'a Path>,
+}
+
+impl Scanner<'_> {
+    /// What it says of a module; None where it is not loaded and no file of it was given. It is left as it was found.
+    fn scan(&self, module: &str) -> Result<Option<Scan>, Stop> {
+        let parameter = format!("/sys/module/{SCANNER}/parameters/module");
+        if let Ok(before) = fs::read_to_string(&parameter) {
+            let scan = fs::write(&parameter, module).ok().and_then(|()| read_scan());
+            let _ = fs::write(&parameter, before.trim_end());
+            return Ok(scan);
+        }
+        let Some(file) = self.file else { return Ok(None) };
+        let refused = |error: &dyn std::fmt::Display| {
+            Stop::usage(format!(
+                "cannot load `{}`: {error}\nit must be `{SCANNER}`, built for the running kernel",
+                file.display()
+            ))
+        };
+        let opened = File::open(file).map_err(|error| refused(&error))?;
+        let params = CString::new(format!("module={module}")).map_err(|error| refused(&error))?;
+        finit_module(&opened, &params, 0).map_err(|error| refused(&error))?;
+        let scan = read_scan();
+        let name = CString::new(SCANNER).map_err(|error| refused(&error))?;
+        // Nobody else has had time to use it; without it nothing is lost but tidiness.
+        let _ = delete_module(&name, 0);
+        scan.map(Some).ok_or_else(|| refused(&"it gives no scan"))
+    }
+}
+
+fn read_scan() -> Option<Scan> {
     Scan::parse(&fs::read_to_string(format!("/proc/{SCANNER}")).ok()?).ok()
 }
 
@@ -139,7 +186,9 @@ impl Instance {
             fs::write(events.join(event).join("trigger"), format!("stacktrace if {filter}"))?;
         }
         fs::write(events.join("enable"), "1")?;
-        File::open(dir.join("trace_pipe"))
+        // Not to wait for more once the user has interrupted.
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        File::options().read(true).custom_flags(nonblocking).open(dir.join("trace_pipe"))
     }
 
     fn remove(mut self) -> io::Result<()> {
