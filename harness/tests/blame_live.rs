@@ -8,6 +8,7 @@
     reason = "fixtures are test code"
 )]
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -46,9 +47,30 @@ fn copy(guest: &mut Guest, from: &Path, to: &str) {
     guest.write_file(to, WriteMode::Truncate, 0o755, &data).unwrap().unwrap();
 }
 
+/// The project, with more memory for the guest: the command, unoptimized, lies in it together with its libraries.
+fn roomy() -> tempfile::TempDir {
+    let (ours, project) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap(), tempfile::tempdir().unwrap());
+    let link = |name: &str| symlink(ours.join(name), project.path().join(name)).unwrap();
+    ["scenarios", "test-modules"].into_iter().for_each(link);
+    std::fs::create_dir(project.path().join("images")).unwrap();
+    for entry in std::fs::read_dir(ours.join("images")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name != "x86_64.yaml" {
+            link(&format!("images/{name}"));
+        }
+    }
+    let image = std::fs::read_to_string(ours.join("images/x86_64.yaml")).unwrap();
+    let memory = image.lines().find(|line| line.starts_with("memory:")).unwrap();
+    let image = image.replace(memory, "memory: 256M");
+    std::fs::write(project.path().join("images/x86_64.yaml"), image).unwrap();
+    project
+}
+
 /// A guest that runs this machine's code; `None`, having said why, where there is none and need not be.
 fn session(modules: &[&str]) -> Option<Session> {
-    let lab = Lab::open(None, None, Arc::new(Unwatched), Cancel::new().unwrap()).unwrap();
+    let project = roomy();
+    let lab = Lab::open(Some(project.path()), None, Arc::new(Unwatched), Cancel::new().unwrap()).unwrap();
     let arch = lab.image("x86_64").unwrap().image.arch;
     let other =
         (std::env::consts::ARCH != "x86_64").then(|| "the guest cannot run this machine's code".to_owned());
