@@ -225,6 +225,36 @@ fn no_project_is_told_with_how_to_name_one() {
 }
 
 #[test]
+fn a_kernel_is_built_from_sources_and_from_nothing_else() {
+    let project = Project::new();
+    let output = project.kmodlab(&["kernel", "build", ".", "--arch", "x86_64"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        err(&output).contains("has no kernel's sources: there is no `Kconfig` in it"),
+        "{}",
+        err(&output)
+    );
+    let output = project.kmodlab(&["kernel", "build", "linux-source", "--arch", "ia64"]);
+    assert_eq!(output.status.code(), Some(2));
+    let output =
+        project.kmodlab(&["kernel", "build", "linux-source", "--arch", "ppc64", "--suite", "book worm"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("is no name of Debian's"), "{}", err(&output));
+}
+
+#[test]
+fn the_options_that_are_printed_are_those_of_the_architecture() {
+    let project = Project::new();
+    for (arch, own) in [("x86_64", "CONFIG_PVH=y"), ("ppc64", "CONFIG_CPU_BIG_ENDIAN=y")] {
+        let output = project.kmodlab(&["kconfig", arch]);
+        assert!(output.status.success());
+        for option in [own, "CONFIG_KPROBES=y", "CONFIG_MODULE_FORCE_UNLOAD=y"] {
+            assert!(out(&output).lines().any(|line| line == option), "{arch}: {option}");
+        }
+    }
+}
+
+#[test]
 fn help_has_examples_and_goes_to_standard_output() {
     let project = Project::new();
     for args in [&["--help"][..], &["run", "--help"], &["--version"]] {

@@ -237,7 +237,8 @@ static void check_thread(struct place *place, struct task_struct *task)
 {
 	void *function = kthread_func(task);
 
-	if (!in_module(place->scan, function))
+	/* One that ends has left its function, and whoever stopped it may go on before it is gone. */
+	if (task->flags & PF_EXITING || !in_module(place->scan, function))
 		return;
 	if (!begin_holder(place->scan, "thread", "function", 0))
 		return;
