@@ -182,6 +182,10 @@ pub(super) struct Run {
     /// not believed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "repeat")]
     pub(super) flaky_repeat: Option<u32>,
+    /// Then wait, and run again what a change of a scenario, a test module, an image or a kernel of your own touches, until
+    /// Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
     /// Begin no case after one that failed, crashed or timed out
     #[arg(long)]
     pub(super) until_fail: bool,

@@ -17,6 +17,7 @@ mod schema;
 mod select;
 mod selftest;
 mod shell;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use etcetera::BaseStrategy;
 use fs_err as fs;
 
 use super::args::{self, AccelChoice, Format};
-use super::{Context, Stop, exit, report, select};
+use super::{Context, Stop, exit, report, select, watch};
 use crate::lab::Lab;
 use crate::report::{Files, Output, Sink};
 use crate::run::{self, Event, Limits, Options, Reporter, Until, default_jobs, run_all};
@@ -15,6 +15,21 @@ use crate::scenario::expand::Case;
 
 /// Runs the selected cases; the exit code says how they ended.
 pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
+    let until = match (args.until_fail, args.flaky_repeat) {
+        (true, _) => Until::Fail,
+        (false, Some(_)) => Until::NoPass,
+        (false, None) => Until::End,
+    };
+    let run = |lab: &Lab, cases: &[Case]| run_cases(context, lab, cases, &args.running, until);
+    if args.watch {
+        return watch::watch(context, || cases(context, args), run);
+    }
+    let (lab, cases) = cases(context, args)?;
+    run(&lab, &cases)
+}
+
+/// The project and its selected cases.
+fn cases(context: &Context, args: &args::Run) -> Result<(Lab, Vec<Case>), Stop> {
     let lab = context.lab_for(&args.selection.targets)?;
     let cases = select::cases(&lab, &args.selection)?;
     let cases = match (args.repeat.or(args.flaky_repeat), args.seed) {
@@ -22,12 +37,7 @@ pub(super) fn run(context: &Context, args: &args::Run) -> Result<u8, Stop> {
         (None, Some(seed)) => cases.iter().map(|case| case.seeded(seed, None)).collect(),
         (Some(times), seed) => repeated(&cases, times, seed.unwrap_or_else(|| fastrand::u64(..1 << 32))),
     };
-    let until = match (args.until_fail, args.flaky_repeat) {
-        (true, _) => Until::Fail,
-        (false, Some(_)) => Until::NoPass,
-        (false, None) => Until::End,
-    };
-    run_cases(context, &lab, &cases, &args.running, until)
+    Ok((lab, cases))
 }
 
 /// Every case so many times; the delays of each repeat are drawn from a number of its own.

@@ -22,6 +22,7 @@ mod processes;
 mod project;
 mod repeat;
 mod signals;
+mod watch;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -45,6 +46,7 @@ fn main() {
         agent::trials(),
         repeat::trials(),
         pack::trials(),
+        watch::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

@@ -199,6 +199,11 @@ impl Running {
         found.unwrap_or_else(|error| panic!("{error}\n{}", self.said()))
     }
 
+    /// Waits until it has said `words` so many times on standard error.
+    pub(crate) fn wait_for_times(&self, words: &str, times: usize) {
+        self.wait_until(words, || (self.said().matches(words).count() >= times).then_some(()));
+    }
+
     /// Waits until it has said `words` on standard error.
     pub(crate) fn wait_for_words(&self, words: &str) {
         self.wait_until(words, || self.said().contains(words).then_some(()));

@@ -100,6 +100,11 @@ impl Human {
         self.inner.lock().slow_after = Some(after);
     }
 
+    /// Prints a line.
+    pub fn note(&self, text: &str) {
+        self.inner.print(text);
+    }
+
     fn begin_watching(&self) {
         let inner = Arc::clone(&self.inner);
         let watcher = std::thread::spawn(move || inner.watch_for_slow_cases());
