@@ -14,9 +14,11 @@ use crate::image::spec::{self, ImageSpec, KernelSource};
 use crate::module::Sources;
 use crate::scenario::Context;
 use crate::scenario::expand::{Case, Target, expand};
-use crate::scenario::load::{FileErrors, LoadError, load};
+use crate::scenario::limits::Limit;
+use crate::scenario::load::{FileErrors, LoadError, load, load_limits};
 use crate::scenario::values::Values;
 use crate::work::{Cancel, Watch, WorkEvent};
+use crate::yaml::Spanned;
 
 /// The folders that a project has. One without `images` has those that kmodlab comes with.
 const FOLDERS: [&str; 2] = ["scenarios", "test-modules"];
@@ -196,7 +198,14 @@ impl Lab {
                 values: values(image),
             })
             .collect();
-        Ok(expand(&files, &targets, context)?)
+        let limits = load_limits(&self.scenarios())?;
+        let mut cases = expand(&files, &targets, context)?;
+        for case in &mut cases {
+            let of_case =
+                |limit: &&Spanned<Limit>| limit.value.scenario.iter().any(|id| id.value == case.scenario_id);
+            case.limits = limits.iter().filter(of_case).cloned().collect();
+        }
+        Ok(cases)
     }
 }
 

@@ -8,8 +8,19 @@
 
 #include "kmodlab_compat.h"
 
+/*
+ * A place that the function tracer has takes no probe, with EINVAL, where the tracer does not serve
+ * probes itself: check_ftrace_location() in kernel/kprobes.c.  On riscv that place is a function's
+ * first instruction, so that functions to probe there must not be traced.
+ */
+#if defined(CONFIG_RISCV) && !defined(CONFIG_KPROBES_ON_FTRACE)
+#define PROBEABLE	notrace
+#else
+#define PROBEABLE
+#endif
+
 /* For functions that must be called as they are written: neither inlined, cloned nor left out. */
-#define TARGET	noinline __noclone __used
+#define TARGET	noinline PROBEABLE __noclone __used
 
 /* Hides from the compiler what is known of a value, and keeps the call around it. */
 #define OPAQUE(value)	asm volatile("" : "+r" (value) : : "memory")

@@ -10,6 +10,7 @@ mod github;
 mod gitlab;
 pub mod html;
 mod human;
+mod images;
 mod junit;
 mod ktap;
 

@@ -133,6 +133,15 @@ pub enum Event<'a> {
     },
     /// Preparing something goes on.
     Work(WorkEvent),
+    /// An image's cases can begin.
+    ImageReady {
+        /// Its name.
+        image: &'a str,
+        /// How long it took to have the modules that they load, with what else they need besides the image.
+        modules: Duration,
+        /// How long the guest took to boot that they are restored from, when its snapshot was made.
+        boot: Option<Duration>,
+    },
     /// A case begins.
     CaseStarted(&'a CaseId),
     /// A case begins a step.

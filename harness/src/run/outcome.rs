@@ -1,5 +1,6 @@
 //! Every way a case can end, as types.
 
+use crate::scenario::limits::Ends;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -224,6 +225,17 @@ impl Totals {
             totals if [Kind::Fail, Kind::Crash, Kind::Timeout].iter().any(|&kind| totals.of(kind) > 0) => 1,
             totals if totals.of(Kind::Error) > 0 => 125,
             _ => 0,
+        }
+    }
+}
+
+impl From<Ends> for Kind {
+    fn from(ends: Ends) -> Self {
+        match ends {
+            Ends::Fail => Kind::Fail,
+            Ends::Crash => Kind::Crash,
+            Ends::Timeout => Kind::Timeout,
+            Ends::Error => Kind::Error,
         }
     }
 }

@@ -20,10 +20,12 @@ use crate::image::prepare::Prepared;
 use crate::image::spec::DebianName;
 use crate::lab::Lab;
 use crate::module::{self, Builder, Built, Headers, Sources};
-use crate::scenario::KernelFacts;
 use crate::scenario::expand::Case;
+use crate::scenario::limits::{self, Limit};
 use crate::scenario::step::Origin;
+use crate::scenario::{KernelFacts, Requires};
 use crate::vm::{Accel, Boot, Machine};
+use crate::yaml::Spanned;
 
 /// Which cases do not begin any more because of others' outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -120,6 +122,7 @@ impl<'a> Runner<'a> {
         let image = self.image(image, &[])?;
         let mut result = Ok(());
         let mut known: Vec<(Machine, Arc<Image>)> = Vec::new();
+        let begun = Instant::now();
         for case in cases.iter().filter(|case| self.unmet(&image, case).is_none()) {
             match self.needed(case) {
                 Ok((machine, on)) => {
@@ -130,10 +133,16 @@ impl<'a> Runner<'a> {
                 Err(error) => result = result.and(Err(error)),
             }
         }
+        let modules = begun.elapsed();
+        let mut boot = None;
         for (machine, image) in known {
-            let saved = self.starter.prepare(&machine, &bootable(&image.prepared));
-            result = result.and(saved.map_err(|error| format!("the guest does not start: {error}")));
+            match self.starter.prepare(&machine, &bootable(&image.prepared)) {
+                Ok(time) => boot = boot.or(time),
+                Err(error) => result = result.and(Err(format!("the guest does not start: {error}"))),
+            }
         }
+        let image = &image.prepared.spec.name;
+        self.reporter.event(&Event::ImageReady { image, modules, boot });
         result
     }
 
@@ -181,7 +190,26 @@ impl<'a> Runner<'a> {
             report.log_tail = log_tail;
             report.time = begun.elapsed();
         }
+        self.meet_limit(case, &mut report);
         Some(report)
+    }
+
+    /// A case that ends as its limit says is skipped; one that passes in spite of it makes the limit's entry out of date.
+    fn meet_limit(&self, case: &Case, report: &mut CaseReport) {
+        let Ok(image) = self.image(&case.image, &[]) else { return };
+        let applies = |limit: &&Spanned<Limit>| unmet(&image, &limit.value.on.value).is_none();
+        let Some(limit) = case.limits.iter().find(applies) else { return };
+        let kind = report.outcome.kind();
+        if kind == limit.value.ends.into() {
+            report.outcome = Outcome::Skip(limit.value.reason().to_owned());
+        } else if kind == Kind::Pass {
+            self.lab.warn(format!(
+                "{} passes: its entry in {}, line {}, is out of date",
+                report.id,
+                limits::FILE,
+                limit.at.line
+            ));
+        }
     }
 
     /// Starts a guest and does the case in it.
@@ -283,19 +311,13 @@ impl<'a> Runner<'a> {
     }
 
     fn unmet(&self, image: &Image, case: &Case) -> Option<String> {
-        let config = &image.prepared.config;
-        let facts = KernelFacts {
-            release: &image.prepared.release,
-            arch: image.prepared.spec.arch,
-            has_config: &|name| config.is_set(name),
-        };
         let (spec, cpus) = (&image.prepared.spec, case.scenario.machine.smp.map_or(1, |cpus| cpus.0));
         let no_packages = !case.scenario.packages().is_empty() && spec.userland.packages().is_none();
         let no_packages = no_packages.then(|| format!("Debian has no packages for {}", spec.arch));
         let one_cpu = (cpus > spec.arch.max_cpus).then(|| {
             format!("needs {cpus} cpus; QEMU's machine for {} has {}", spec.arch, spec.arch.max_cpus)
         });
-        case.scenario.requires.unmet(&facts).or(no_packages).or(one_cpu)
+        unmet(image, &case.scenario.requires).or(no_packages).or(one_cpu)
     }
 
     fn machine(&self, image: &Image, case: &Case) -> Result<Machine, String> {
@@ -359,6 +381,16 @@ impl<'a> Runner<'a> {
         }
         Ok(Material::new(Arc::clone(image), built))
     }
+}
+
+/// What an image lacks of what is required.
+fn unmet(image: &Image, requires: &Requires) -> Option<String> {
+    let config = &image.prepared.config;
+    requires.unmet(&KernelFacts {
+        release: &image.prepared.release,
+        arch: image.prepared.spec.arch,
+        has_config: &|name| config.is_set(name),
+    })
 }
 
 /// An image's kernel, as modules see it.

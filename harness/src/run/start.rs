@@ -20,6 +20,8 @@ use crate::work::{Cancel, Watch, Work, WorkEvent};
 
 /// The kind of cache entry that holds a snapshot.
 const KIND: &str = "snapshot";
+/// The file of a snapshot that says how long its guest took to boot, in milliseconds.
+const BOOT_TIME: &str = "boot.ms";
 
 /// The file of a snapshot's entry that says its [`Subject`].
 const SUBJECT: &str = "subject.json";
@@ -119,16 +121,18 @@ impl<'a> Starter<'a> {
         self.boot(machine, bootable, Memory::Anonymous)
     }
 
-    /// Makes the snapshot that guests of that machine start from.
+    /// Makes the snapshot that guests of that machine start from; gives how long its guest took to boot.
     ///
     /// # Errors
     ///
     /// Where the guest does not boot.
-    pub fn prepare(&self, machine: &Machine, bootable: &Bootable) -> Result<(), StartError> {
-        match self.cold {
-            true => Ok(()),
-            false => self.snapshot(machine, bootable).map(drop),
+    pub fn prepare(&self, machine: &Machine, bootable: &Bootable) -> Result<Option<Duration>, StartError> {
+        if self.cold {
+            return Ok(None);
         }
+        let entry = self.snapshot(machine, bootable)?;
+        let boot = entry.and_then(|entry| fs::read_to_string(entry.join(BOOT_TIME)).ok());
+        Ok(boot.and_then(|ms| ms.parse().ok()).map(Duration::from_millis))
     }
 
     /// Boots a guest, for no longer than a boot under KVM may take, and ends it.
@@ -240,7 +244,7 @@ impl<'a> Starter<'a> {
             cancelled: matches!(error, guest::Error::Cancelled),
         })?;
         fs::write(dir.join("boot.log"), guest.streams().boot_log())?;
-        fs::write(dir.join("boot.ms"), start.time.as_millis().to_string())?;
+        fs::write(dir.join(BOOT_TIME), start.time.as_millis().to_string())?;
         fs::write(dir.join(SUBJECT), serde_json::to_vec_pretty(subject).map_err(std::io::Error::from)?)?;
         snapshot.save(guest.vm(), machine, Instant::now() + self.limits.save, self.cancel)?;
         Ok(())

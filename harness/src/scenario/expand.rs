@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Scenario;
+use super::limits::Limit;
 use super::load::{File, FileErrors};
 use super::validate::{Context, read};
 use super::values::Values;
+use crate::yaml::Spanned;
 
 /// An image, as scenarios see it.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct Case {
     pub again: String,
     /// From what the delays between its steps are drawn while programs run beside them; None: there are none.
     pub seed: Option<u64>,
+    /// What kernels and machines cannot do of it.
+    pub limits: Vec<Spanned<Limit>>,
     /// The scenario, with the image's values in it.
     pub scenario: Arc<Scenario>,
 }
@@ -75,6 +79,7 @@ pub fn expand(files: &[File], targets: &[Target], context: Context<'_>) -> Resul
                     path: file.path.clone(),
                     again: format!("run {} {}", file.path.display(), target.arguments),
                     seed: None,
+                    limits: Vec::new(),
                     scenario: Arc::new(scenario),
                 }),
                 Err(found) => diagnostics.extend(found),

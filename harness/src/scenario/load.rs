@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::yaml::{self, Diagnostic, nearest};
+use super::limits::{self, Limit};
+use crate::yaml::{self, Diagnostic, Spanned, nearest};
 
 /// A scenario file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub enum LoadError {
     /// Files are there but are no scenarios.
     #[error("{0}")]
     Files(FileErrors),
+    /// The file of what kernels cannot do is wrong.
+    #[error("{0}")]
+    Limits(FileErrors),
     /// Nothing has a name like that.
     #[error("no scenario matches `{name}`{hint}")]
     NoMatch {
@@ -93,6 +97,25 @@ pub fn load(wanted: &[String], root: &Path) -> Result<Vec<File>, LoadError> {
     read_all(paths, root)
 }
 
+/// What kernels and machines cannot do, as the file for it in the folder of scenarios says; nothing where there is none.
+///
+/// # Errors
+///
+/// The file cannot be read, or something is wrong with it.
+pub fn load_limits(root: &Path) -> Result<Vec<Spanned<Limit>>, LoadError> {
+    let path = root.join(limits::FILE);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result?,
+    };
+    let known: Vec<String> = folder(root)?.iter().map(|path| id(path, root)).collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let read = yaml::utf8(&bytes).map_err(|error| vec![error]).and_then(|text| limits::read(text, &known));
+    let file = File { id: id(&path, root), path, text };
+    read.map_err(|errors| LoadError::Limits(FileErrors(vec![(file, errors)])))
+}
+
 /// The files of a folder and the folders in it. Links to folders are not followed, so that there is no circle.
 fn folder(folder: &Path) -> Result<BTreeSet<PathBuf>, LoadError> {
     let mut found = BTreeSet::new();
@@ -103,7 +126,9 @@ fn folder(folder: &Path) -> Result<BTreeSet<PathBuf>, LoadError> {
             let path = entry.path();
             if entry.file_type()?.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            } else if path.extension().is_some_and(|extension| extension == "yaml")
+                && entry.file_name() != limits::FILE
+            {
                 found.insert(path);
             }
         }
@@ -185,6 +210,7 @@ mod tests {
             fs::write(path, "name: x\n").unwrap();
         }
         fs::write(tree.path().join("scenarios/schema.json"), "{}").unwrap();
+        fs::write(tree.path().join("scenarios/limits.yaml"), "[]\n").unwrap();
         fs::create_dir_all(tree.path().join("empty")).unwrap();
         fs::write(tree.path().join("alone.yaml"), "name: x\n").unwrap();
         tree
@@ -221,6 +247,24 @@ mod tests {
     #[case(&["./empty"], "no scenarios in `./empty`")]
     fn what_is_not_there_is_told(tree: TempDir, #[case] wanted: &[&str], #[case] expected: &str) {
         assert_eq!(ids(&tree, wanted).unwrap_err(), expected);
+    }
+
+    #[rstest]
+    fn limits_are_of_scenarios_that_there_are(tree: TempDir) {
+        let root = tree.path().join("scenarios");
+        let limits = |text: &str| {
+            fs::write(root.join("limits.yaml"), text).unwrap();
+            load_limits(&root).map(|limits| limits.len()).map_err(|error| error.to_string())
+        };
+        let text = "- scenario: module/load\n  on: { arch: arm, reason: CONFIG_X }\n  ends: fail\n";
+        assert_eq!(limits(text), Ok(1));
+        let error = limits(&text.replace("module/load", "module/laod")).unwrap_err();
+        assert!(
+            error.contains("limits.yaml:1:13\n") && error.contains("did you mean `module/load`?"),
+            "{error}"
+        );
+        fs::remove_file(root.join("limits.yaml")).unwrap();
+        assert_eq!(load_limits(&root).unwrap().len(), 0);
     }
 
     #[rstest]

@@ -6,6 +6,7 @@
 
 pub mod expand;
 pub mod expect;
+pub mod limits;
 pub mod load;
 mod model;
 mod schema;

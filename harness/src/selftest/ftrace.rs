@@ -96,6 +96,7 @@ impl Suite {
             path: PathBuf::from(FOLDER).join(&test.path),
             again: format!("selftest ftrace {} {arguments}", test.path),
             seed: None,
+            limits: Vec::new(),
             scenario: Arc::new(self.scenario(test)),
         }
     }

@@ -16,6 +16,7 @@ mod common;
 mod fetch;
 mod guest;
 mod host;
+mod limits;
 mod output;
 mod pack;
 mod processes;
@@ -45,6 +46,7 @@ fn main() {
         output::trials(),
         agent::trials(),
         repeat::trials(),
+        limits::trials(),
         pack::trials(),
         watch::trials(),
     ];

@@ -278,8 +278,9 @@ impl<'a> Debian<'a> {
             .part("version", &image.version)
             .finish();
         let resolve = || {
-            let host = apt::host_architecture(self.cancel)?;
-            Ok(vec![self.archive(suite)?.show(&name, &host, Some(&image.version))?.package])
+            // The indexes of architectures may be out of step: that of the kernel's own has its version.
+            let architecture = self.architecture_to_ask(image)?;
+            Ok(vec![self.archive(suite)?.show(&name, &architecture, Some(&image.version))?.package])
         };
         self.resolved(suite, &key, resolve, |packages| match packages {
             [package] => self.unpack(suite, package, &Layout::Source),

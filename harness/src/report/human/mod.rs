@@ -14,6 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use self::failures::Failures;
 use super::escape::printable;
 use super::github;
+use super::images::Images;
 use crate::console::{KtapVerdict, Subtests};
 use crate::run::{CaseId, CaseReport, Event, Kind, Reporter, Totals};
 use crate::work::{Watch, WorkEvent, WorkId};
@@ -65,6 +66,7 @@ struct State {
     slow: Vec<(Duration, CaseId)>,
     slow_after: Option<Duration>,
     over: bool,
+    images: Images,
 }
 
 /// A case under way.
@@ -290,6 +292,9 @@ impl Inner {
             self.print("");
             self.print_folded(&format!("{head}\n{}", rest.trim_end()));
         }
+        if let Some(table) = state.images.table() {
+            self.print(&format!("\n{table}"));
+        }
         let counts: Vec<String> = Kind::ALL
             .into_iter()
             .filter(|&kind| totals.of(kind) > 0)
@@ -336,7 +341,11 @@ impl Reporter for Human {
                     (*step).clone_into(&mut case.step);
                 }
             }
-            Event::CaseFinished(report) => inner.case_finished(&mut state, report),
+            Event::ImageReady { image, modules, boot } => state.images.ready(image, *modules, *boot),
+            Event::CaseFinished(report) => {
+                state.images.case(report);
+                inner.case_finished(&mut state, report);
+            }
             Event::RunFinished { totals, time, interrupted } => {
                 inner.finish(&mut state, totals, *time, *interrupted);
                 state.over = true;
