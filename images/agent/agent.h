@@ -31,6 +31,8 @@
  * a line, since what comes after that is lost.
  */
 #define LINE_WINDOW (16 * 1024)
+/* Where programs are looked for. */
+#define SEARCH_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 /* Bytes of data in one frame of a long answer; also what virtio-serial takes in one write. */
 #define CHUNK_SIZE (32 * 1024)
 

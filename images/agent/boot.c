@@ -96,6 +96,8 @@ void boot(void)
 {
 	int tracefs;
 
+	/* A program without a slash in its name is looked for where our own environment says. */
+	setenv("PATH", SEARCH_PATH, 1);
 	must_mount("devtmpfs", "/dev", "mode=0755");
 	open_console();
 	must_mount("proc", "/proc", "");

@@ -19,7 +19,7 @@
 #define DRAIN_LIMIT (1u << 20)
 
 static const char *const base_environment[] = {
-	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"PATH=" SEARCH_PATH,
 	"HOME=/",
 	"TERM=linux",
 };

@@ -20,7 +20,9 @@
 #endif
 
 /* For functions that must be called as they are written: neither inlined, cloned nor left out. */
-#define TARGET	noinline PROBEABLE __noclone __used
+#define CALLED	noinline __noclone __used
+/* For those, too, that have probes on their first instruction. */
+#define TARGET	CALLED PROBEABLE
 
 /* Hides from the compiler what is known of a value, and keeps the call around it. */
 #define OPAQUE(value)	asm volatile("" : "+r" (value) : : "memory")

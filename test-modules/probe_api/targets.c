@@ -31,7 +31,7 @@ TARGET int probe_api_nokprobe(int a)
 }
 NOKPROBE_SYMBOL(probe_api_nokprobe);
 
-TARGET int probe_api_inner(int a)
+CALLED int probe_api_inner(int a)
 {
 	INNER_INSTRUCTION(probe_api_inner, probe_api_inner_offset, a);
 	return a + 5;

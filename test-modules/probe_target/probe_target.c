@@ -143,7 +143,7 @@ static TARGET int probe_target_fail(int number)
 
 extern const u32 probe_target_inner_offset;
 
-static TARGET int probe_target_inner(int a)
+static CALLED int probe_target_inner(int a)
 {
 	INNER_INSTRUCTION(probe_target_inner, probe_target_inner_offset, a);
 	return a + 1;

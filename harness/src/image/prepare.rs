@@ -486,7 +486,7 @@ impl Step<'_> {
     /// An initial RAM file system with the files of packages added: an entry that holds `initramfs`.
     fn add(&self, initramfs: &Entry, packages: &[Entry]) -> Result<Entry, Error> {
         let key = KeyBuilder::new(format!("initramfs for {} with packages", self.arch))
-            .part("layout", "1")
+            .part("layout", "2")
             .part("initramfs", initramfs.key());
         let key = packages.iter().fold(key, |key, package| key.part("package", package.key())).finish();
         self.cache.entry("initramfs", &key, self.cancel, |dir| {
@@ -564,6 +564,12 @@ impl Step<'_> {
     }
 }
 
+/// Whether a path is that of the dynamic loader, which is a file of a `lib` directory, or of `lib64`.
+fn is_loader(path: &str) -> bool {
+    path.split_once('/')
+        .is_some_and(|(dir, name)| dir.starts_with("lib") && name.starts_with("ld") && !name.contains('/'))
+}
+
 /// Adds what lies at `from` to an archive, at `path`. Directories come with what is in them.
 fn add_file<W: io::Write>(
     archive: &mut initramfs::Builder<W>,
@@ -580,11 +586,29 @@ fn add_file<W: io::Write>(
         Ok(rest) => text(&Path::new("bin").join(rest))?,
         Err(_) => text(path)?,
     };
+    // Debian 13's packages have everything below usr. Programs name what loads them where it always was; that then finds
+    // the rest.
+    if let Some(loader) = path.strip_prefix("usr/").filter(|rest| is_loader(rest)) {
+        archive.symlink(loader, &format!("/{path}"))?;
+    }
     if meta.is_symlink() {
         archive.symlink(&path, &text(&fs::read_link(from)?)?)
     } else if meta.is_file() {
         archive.file(&path, meta.permissions().mode() & 0o7777, &fs::read(from)?)
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loader_of_programs_is_told_by_its_place() {
+        assert!(is_loader("lib/ld-linux-riscv64-lp64d.so.1") && is_loader("lib64/ld64.so.2"));
+        for path in ["lib/riscv64-linux-gnu/ld.so", "lib/libc.so.6", "share/ld", "ld"] {
+            assert!(!is_loader(path), "{path}");
+        }
     }
 }
