@@ -504,7 +504,9 @@ static ROWS: &[Row] = &[
         elf_machine: 8,
         big_endian: false,
         text_prefix: "",
-        max_cpus: 8,
+        // Debian's kernel for this cpu has SMP by the MT extension alone (MIPS_MT_SMP), which the cpu has not; with two, a
+        // guest did not come up.
+        max_cpus: 1,
         gdb_argument: "$a0",
         back_chain: None,
         kvm_hosts: &[],

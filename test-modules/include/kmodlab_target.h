@@ -10,10 +10,10 @@
 
 /*
  * A place that the function tracer has takes no probe, with EINVAL, where the tracer does not serve
- * probes itself: check_ftrace_location() in kernel/kprobes.c.  On riscv that place is a function's
- * first instruction, so that functions to probe there must not be traced.
+ * probes itself: check_ftrace_location() in kernel/kprobes.c.  On riscv, and in modules on mips, that place
+ * is a function's first instruction, so that functions to probe there must not be traced.
  */
-#if defined(CONFIG_RISCV) && !defined(CONFIG_KPROBES_ON_FTRACE)
+#if (defined(CONFIG_RISCV) || defined(CONFIG_MIPS)) && !defined(CONFIG_KPROBES_ON_FTRACE)
 #define PROBEABLE	notrace
 #else
 #define PROBEABLE
