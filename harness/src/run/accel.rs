@@ -1,7 +1,7 @@
 //! Choosing who runs the guests' instructions.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err as fs;
 
@@ -31,8 +31,11 @@ pub enum AccelChoice {
 pub(super) struct Accelerators<'a> {
     choice: AccelChoice,
     lab: &'a Lab,
-    known: Mutex<HashMap<String, Result<Accel, String>>>,
+    known: Mutex<HashMap<String, Slot>>,
 }
+
+/// What was decided for one image; whoever comes second waits for the first, and other images do not.
+type Slot = Arc<Mutex<Option<Result<Accel, String>>>>;
 
 #[derive(Debug, thiserror::Error)]
 enum Trial {
@@ -66,13 +69,12 @@ impl<'a> Accelerators<'a> {
         if self.choice == AccelChoice::Tcg {
             return Ok(Accel::Tcg);
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(&bootable.image) {
-            return known.clone();
-        }
-        let decided = self.decide(machine, bootable, starter);
-        known.insert(bootable.image.clone(), decided.clone());
-        decided
+        let slot = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(bootable.image.clone()).or_default())
+        };
+        let mut decided = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.get_or_insert_with(|| self.decide(machine, bootable, starter)).clone()
     }
 
     fn decide(&self, machine: &Machine, bootable: &Bootable, starter: &Starter<'_>) -> Result<Accel, String> {

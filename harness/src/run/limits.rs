@@ -26,7 +26,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             boot: Duration::from_secs(120),
-            kvm_trial: Duration::from_secs(20),
+            kvm_trial: Duration::from_secs(10),
             restore: Duration::from_secs(30),
             save: Duration::from_secs(30),
             step: Duration::from_secs(30),
