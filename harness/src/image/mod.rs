@@ -11,6 +11,7 @@ pub mod depmod;
 pub mod kconfig;
 pub mod kernel;
 pub mod own;
+mod parts;
 pub mod prepare;
 pub mod source;
 pub mod spec;
