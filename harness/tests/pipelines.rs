@@ -91,8 +91,8 @@ impl Checkout {
         ]);
         command.args(["sh", "-ec", script]).dir(self.path());
         command.env("KMODLAB", env!("CARGO_BIN_EXE_kmodlab"));
-        // What ci/example compiles serves here, too.
-        command.env("CARGO_TARGET_DIR", common::repository().join("target/examples/build"));
+        // What is compiled already serves here, too.
+        command.env("CARGO_TARGET_DIR", common::repository().join("target"));
         command.env("NEXTEST_HIDE_PROGRESS_BAR", "1");
         command
     }
