@@ -6,8 +6,9 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::image::kconfig::KernelConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::image::kconfig::KernelConfig;
 
 /// What the harness knows of one architecture.
 #[derive(Debug)]
@@ -259,7 +260,7 @@ static ROWS: &[Row] = &[
         text_prefix: ".",
         max_cpus: 8,
         gdb_argument: "$r3",
-        // 64-bit ELF V2 ABI, "The Stack Frame".
+        // 64-bit PowerPC ELF ABI (V1), "The Stack Frame"; the places are those of V2.
         back_chain: Some(BackChain { register: "r1", caller: 0, back: 16, back_in_caller: true }),
         kvm_hosts: &["ppc64"],
     },

@@ -209,9 +209,7 @@ impl Command {
         text.push_str(&String::from_utf8_lossy(&output.stderr));
         Err(Error::Failed { program, status: output.status, output: tail(&text, 40) })
     }
-}
 
-impl Command {
     /// Runs the process and expects it to end with status 0. `is_progress` is called with each line that it prints, to either
     /// stream, and says whether the line tells only of its progress: such lines do not belong to what an error shows.
     ///

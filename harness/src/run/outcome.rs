@@ -1,12 +1,12 @@
 //! Every way a case can end, as types.
 
-use crate::scenario::limits::Ends;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::console::Splat;
 use crate::scenario::expect::Mismatch;
+use crate::scenario::limits::Ends;
 
 /// How a case ended.
 #[derive(Debug, Clone, PartialEq)]

@@ -267,9 +267,7 @@ impl Found {
     pub fn kernel_config(&self) -> KernelConfig {
         KernelConfig::parse(&self.config)
     }
-}
 
-impl Found {
     /// Looks for options that every guest needs.
     ///
     /// # Errors
