@@ -4,16 +4,20 @@
  *
  * The kernel takes the reference at open, through the owner in the file operations, and gives it
  * back when the last user of the open file is gone: a descriptor, or a mapping that outlives the
- * descriptor.  /dev/refmod, mode 0444, reads "refmod" and a newline, and maps as one read-only page
- * that starts with the same text.  No parameters.
+ * descriptor.  /dev/refmod, mode 0644, reads "refmod" and a newline, and maps as one read-only page
+ * that starts with the same text.  Shells have no mmap(2): a write, of whatever text, maps the page
+ * into the memory of the task that writes, through a descriptor that is open for reading too.  No
+ * parameters.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/init.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/module.h>
 #include <linux/string.h>
 
@@ -25,6 +29,14 @@ static ssize_t refmod_read(struct file *file, char __user *to, size_t count, lof
 	return simple_read_from_buffer(to, count, position, page, strlen(text));
 }
 
+static ssize_t refmod_write(struct file *file, const char __user *from, size_t count,
+			    loff_t *position)
+{
+	unsigned long address = vm_mmap(file, 0, PAGE_SIZE, PROT_READ, MAP_SHARED, 0);
+
+	return IS_ERR_VALUE(address) ? (ssize_t)address : count;
+}
+
 static int refmod_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	return vm_insert_page(vma, vma->vm_start, virt_to_page(page));
@@ -33,6 +45,7 @@ static int refmod_mmap(struct file *file, struct vm_area_struct *vma)
 static const struct file_operations refmod_ops = {
 	.owner	= THIS_MODULE,
 	.read	= refmod_read,
+	.write	= refmod_write,
 	.mmap	= refmod_mmap,
 };
 
@@ -40,7 +53,7 @@ static struct miscdevice refmod_device = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "refmod",
 	.fops	= &refmod_ops,
-	.mode	= 0444,
+	.mode	= 0644,
 };
 
 static int __init refmod_init(void)

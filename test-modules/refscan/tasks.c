@@ -53,8 +53,8 @@ static unsigned int file_number(struct scan *scan, struct file *file, bool *know
 	return at + 1;
 }
 
-static void show_file(const struct place *place, struct file *file, const char *via,
-		      unsigned int refs, unsigned int number)
+static void show_file(const struct place *place, struct file *file, const struct sock *sk,
+		      const char *via, unsigned int refs, unsigned int number)
 {
 	struct scan *scan = place->scan;
 
@@ -67,6 +67,10 @@ static void show_file(const struct place *place, struct file *file, const char *
 		seq_printf(scan->to, " fd=%u", place->fd);
 	seq_printf(scan->to, " file=%u path=", number);
 	seq_file_path(scan->to, file, ESCAPED);
+	if (sk) {
+		seq_printf(scan->to, " family=%u", sk->sk_family);
+		add_word(scan, "protocol", sk->sk_prot_creator->name);
+	}
 	end_holder(scan);
 }
 
@@ -92,7 +96,7 @@ static void check_file(const struct place *place, struct file *file)
 	struct module *module = scan->module;
 	struct inode *inode = file_inode(file);
 	struct socket *socket = file_socket(file);
-	struct sock *sk = socket ? READ_ONCE(socket->sk) : NULL;
+	const struct sock *sk = socket ? READ_ONCE(socket->sk) : NULL;
 	const struct proto_ops *ops = socket ? READ_ONCE(socket->ops) : NULL;
 	bool by_ops = file->f_op->owner == module;
 	bool by_device = S_ISCHR(inode->i_mode) && inode->i_cdev && inode->i_cdev->owner == module;
@@ -111,20 +115,20 @@ static void check_file(const struct place *place, struct file *file)
 	/* One open file has its references once, however many descriptors and mappings there are. */
 	refs = known ? 0 : 1;
 	if (by_ops)
-		show_file(place, file, "operations", refs, number);
+		show_file(place, file, sk, "operations", refs, number);
 	if (by_device)
-		show_file(place, file, "device", refs, number);
+		show_file(place, file, sk, "device", refs, number);
 	if (by_disk)
-		show_file(place, file, "disk", refs, number);
+		show_file(place, file, sk, "disk", refs, number);
 	if (by_socket)
-		show_file(place, file, "socket", refs, number);
+		show_file(place, file, sk, "socket", refs, number);
 	if (by_protocol)
-		show_file(place, file, "protocol", refs, number);
+		show_file(place, file, sk, "protocol", refs, number);
 	/* The mount has the reference of a file system; operations without an owner have none. */
 	if (by_fs)
-		show_file(place, file, "filesystem", 0, number);
+		show_file(place, file, sk, "filesystem", 0, number);
 	if (unowned)
-		show_file(place, file, "unowned", 0, number);
+		show_file(place, file, sk, "unowned", 0, number);
 }
 
 static int check_descriptor(const void *data, struct file *file, unsigned int fd)

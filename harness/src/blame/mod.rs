@@ -373,7 +373,7 @@ fn release(holders: &[Holder]) -> Vec<String> {
         let line = match (holder.kind, &holder.task, &holder.place, &holder.name) {
             (Kind::Mount, _, Some(place), _) => format!("umount {place}"),
             (Kind::Mount, _, None, Some(source)) => format!("unmount {source}: umount {source}"),
-            (Kind::File | Kind::Mapping | Kind::Cwd | Kind::Root, Some(task), ..) => {
+            (Kind::File | Kind::Mapping | Kind::Socket | Kind::Cwd | Kind::Root, Some(task), ..) => {
                 format!("have {}[{}] let go, or end it: kill {}", task.comm, task.pid, task.pid)
             }
             _ => continue,

@@ -2,6 +2,9 @@
 
 use super::Files;
 
+/// Room for a protocol's name: `struct proto` has 32 bytes for it (`include/net/sock.h`).
+const PROTOCOL_NAME: usize = 64;
+
 /// Reads this machine's own `/proc` and `/sys`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Host;
@@ -18,5 +21,11 @@ impl Files for Host {
 
     fn link(&mut self, path: &str) -> Option<String> {
         std::fs::read_link(path).ok().map(|target| target.to_string_lossy().into_owned())
+    }
+
+    fn protocol(&mut self, path: &str) -> Option<String> {
+        let mut name = Vec::with_capacity(PROTOCOL_NAME);
+        rustix::fs::getxattr(path, "system.sockprotoname", rustix::buffer::spare_capacity(&mut name)).ok()?;
+        Some(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
     }
 }

@@ -38,7 +38,7 @@ pub enum Kind {
     Mount,
     /// A network interface.
     Interface,
-    /// Sockets of a protocol.
+    /// A descriptor of a socket of the module's protocol or family; without a task, sockets of a protocol.
     Socket,
     /// A module that uses its symbols.
     Dependent,
@@ -129,6 +129,7 @@ impl fmt::Display for Holder {
             Kind::Thread => write!(f, "runs `{name}` as a kernel thread"),
             Kind::Mount => write!(f, "`{name}` is mounted"),
             Kind::Interface => write!(f, "network interface `{name}` is the module's by its {}", self.via),
+            Kind::Socket if self.task.is_some() => write!(f, "has a socket of protocol `{name}` open"),
             Kind::Socket => write!(f, "sockets of protocol `{name}` are open"),
             Kind::Dependent => write!(f, "module `{name}` uses its symbols"),
             Kind::Other => write!(f, "a holder of an unknown kind, by its {}", self.via),

@@ -89,6 +89,8 @@ impl Scan {
 
 fn holder(values: &HashMap<&str, String>) -> Holder {
     let kind = match values.get("kind").map(String::as_str) {
+        // An open file without a path that would say anything.
+        Some("file") if values.contains_key("protocol") => Kind::Socket,
         Some("file") => Kind::File,
         Some("mapping") => Kind::Mapping,
         Some("cwd") => Kind::Cwd,
@@ -99,7 +101,7 @@ fn holder(values: &HashMap<&str, String>) -> Holder {
         Some("dependent") => Kind::Dependent,
         _ => Kind::Other,
     };
-    let name = ["path", "name", "source", "function"].iter().find_map(|name| values.get(name));
+    let name = ["protocol", "path", "name", "source", "function"].iter().find_map(|name| values.get(name));
     let mut holder =
         Holder::new(kind, values.get("via").map_or("", String::as_str), name.map(String::as_str));
     holder.references = number(values, "refs");

@@ -23,6 +23,24 @@ fn a_scan_is_read() {
 }
 
 #[test]
+fn a_scan_names_the_protocol_of_a_socket() {
+    // Recorded on x86_64 (Linux 6.1).
+    let scan = Scan::parse(
+        "refscan 1 module=can_raw state=live use=2\n\
+         holder kind=file via=socket refs=1 pid=97 tid=97 comm=candump fd=3 file=1 path=socket:[1093] family=29 \
+         protocol=CAN_RAW\n\
+         holder kind=file via=protocol refs=1 pid=97 tid=97 comm=candump fd=3 file=1 path=socket:[1093] family=29 \
+         protocol=CAN_RAW\n\
+         end shown=2 cut=0 refs=2 use=2\n",
+    )
+    .unwrap();
+    let [first, second] = &scan.holders[..] else { panic!("{scan:?}") };
+    assert_eq!((first.kind, first.via.as_str(), second.via.as_str()), (Kind::Socket, "socket", "protocol"));
+    assert_eq!(first.to_string(), "`candump[97]` has a socket of protocol `CAN_RAW` open as fd 3");
+    assert_eq!(scan.left_over(), Some(0));
+}
+
+#[test]
 fn a_scan_says_what_it_lacks() {
     let scan = Scan::parse(
         "refscan 1 module=m state=live use=700\nunknown kind=thread why=kernel\nholder kind=comet via=tail\n\
@@ -67,6 +85,10 @@ impl Files for Record {
     fn link(&mut self, path: &str) -> Option<String> {
         self.0.get(path).cloned()
     }
+
+    fn protocol(&mut self, path: &str) -> Option<String> {
+        self.0.get(&format!("{path} protocol")).cloned()
+    }
 }
 
 fn found(module: &str, files: &[(&str, &str)]) -> Vec<String> {
@@ -108,6 +130,28 @@ fn a_device_by_its_name() {
 }
 
 #[test]
+fn a_mapping_whose_descriptor_is_closed() {
+    let files = [
+        ("/proc/devices", DEVICES),
+        ("/proc/misc", "124 refmod\n"),
+        ("/sys/dev/char/10:124/uevent", "MAJOR=10\nMINOR=124\nDEVNAME=refmod\n"),
+        ("/proc/93/comm", "sh\n"),
+        ("/proc/93/fd/0", "/dev/null"),
+        (
+            "/proc/93/maps",
+            "00400000-005c0000 r-xp 00000000 00:02 8          /bin/busybox\n\
+             7f02c4b5c000-7f02c4b5d000 r--s 00000000 00:05 124 /dev/refmod\n\
+             7f02c4b5d000-7f02c4b5e000 r--s 00000000 00:05 125 /dev/refmod2\n\
+             7ffd5f1a0000-7ffd5f1c1000 rw-p 00000000 00:00 0  [stack]\n",
+        ),
+    ];
+    let holders = collect("refmod", &mut Record::new(&files));
+    let [mapping] = &holders[..] else { panic!("{holders:?}") };
+    assert_eq!((mapping.kind, mapping.fd, mapping.via.as_str()), (Kind::Mapping, None, "name"));
+    assert_eq!(mapping.to_string(), "`sh[93]` has `/dev/refmod` mapped at `7f02c4b5c000-7f02c4b5d000`");
+}
+
+#[test]
 fn a_device_and_an_interface_by_their_driver() {
     let files = [
         ("/sys/module/snd_usb_audio/drivers/usb:snd-usb-audio", ""),
@@ -142,15 +186,49 @@ fn a_mount_by_file_system_and_by_disk() {
     assert!(found("fat", &files).is_empty());
 }
 
-#[test]
-fn protocols_with_sockets() {
-    let protocols = "\
+/// `/proc/net/protocols`; CAN does not count its sockets on every kernel.
+const PROTOCOLS: &str = "\
 protocol  size sockets  memory press maxhdr  slab module     cl co di ac
+CAN_RAW   1024     -1      -1   NI       0   no   can_raw     y  n  n  n
 SCTP      1736      2       1   no       0   yes  sctp        y  y  y  y
 SCTPv6    1888      0       1   no       0   yes  sctp        y  y  y  y
-PACKET    1600      1      -1   NI       0   no   kernel      n  n  n  n
+UNIX-STREAM 1088   21      -1   NI       0   yes  kernel      y  n  n  n
+MY PROTO  1600      1      -1   NI       0   no   my_proto    n  n  n  n
 ";
-    assert_eq!(found("sctp", &[("/proc/net/protocols", protocols)]), ["sockets of protocol `SCTP` are open"]);
+
+#[test]
+fn a_socket_by_its_protocol() {
+    let files = [
+        ("/proc/net/protocols", PROTOCOLS),
+        ("/proc/93/comm", "candump\n"),
+        ("/proc/93/fd/3", "socket:[1093]"),
+        ("/proc/93/fd/3 protocol", "CAN_RAW"),
+        ("/proc/93/fd/4", "socket:[1094]"),
+        ("/proc/93/fd/4 protocol", "UNIX-STREAM"),
+        ("/proc/94/fd/5", "socket:[1095]"),
+        ("/proc/95/comm", "daemon\n"),
+        ("/proc/95/fd/6", "socket:[1096]"),
+        ("/proc/95/fd/6 protocol", "MY PROTO"),
+        ("/proc/95/fd/7", "/tmp/socket:[1096]"),
+        ("/proc/95/fd/7 protocol", "MY PROTO"),
+    ];
+    assert_eq!(found("can-raw", &files), ["`candump[93]` has a socket of protocol `CAN_RAW` open as fd 3"]);
+    assert_eq!(found("my_proto", &files), ["`daemon[95]` has a socket of protocol `MY PROTO` open as fd 6"]);
+    assert!(found("kernel_", &files).is_empty());
+}
+
+#[test]
+fn sockets_that_no_process_has() {
+    assert_eq!(found("sctp", &[("/proc/net/protocols", PROTOCOLS)]), ["sockets of protocol `SCTP` are open"]);
+    assert!(found("can_raw", &[("/proc/net/protocols", PROTOCOLS)]).is_empty());
+}
+
+#[test]
+fn this_machine_tells_the_protocol_of_a_socket() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&socket));
+    assert_eq!(Host.protocol(&path).as_deref(), Some("TCP"));
+    assert_eq!(Host.protocol("/proc/self/comm"), None);
 }
 
 proptest! {

@@ -14,10 +14,13 @@ pub trait Files {
     fn list(&mut self, path: &str) -> Vec<String>;
     /// What a symbolic link says.
     fn link(&mut self, path: &str) -> Option<String>;
+    /// The name of a socket's protocol, as `/proc/net/protocols` has it, by the descriptor's path in `/proc`: the
+    /// attribute `system.sockprotoname` (`sockfs_xattr_get()` in the kernel's `net/socket.c`).
+    fn protocol(&mut self, path: &str) -> Option<String>;
 }
 
-/// Looks for what uses a module: dependents, open devices and mappings of them, mounts, network interfaces, and
-/// protocols with open sockets.
+/// Looks for what uses a module: dependents, open devices and mappings of them, sockets of its protocols, mounts, and
+/// network interfaces.
 ///
 /// A device belongs to the module by its driver (`driver`), or, where the kernel shows none, by a name in
 /// `/proc/devices` or `/proc/misc` that is the module's (`name`). A reference that shows in no file is not found.
@@ -30,7 +33,8 @@ pub fn collect(module: &str, files: &mut impl Files) -> Vec<Holder> {
         .iter()
         .map(|name| Holder { references: Some(1), ..Holder::new(Kind::Dependent, "symbols", Some(name)) })
         .collect();
-    holders.extend(tasks(&devices, files));
+    let protocols = protocols(&files.read("/proc/net/protocols").unwrap_or_default(), module);
+    holders.extend(tasks(&devices, &protocols, files));
     holders.extend(mounts(&files.read("/proc/mounts").unwrap_or_default(), module, &devices));
     for name in files.list("/sys/class/net") {
         let driver = files.read(&format!("/sys/class/net/{name}/device/uevent"));
@@ -39,7 +43,10 @@ pub fn collect(module: &str, files: &mut impl Files) -> Vec<Holder> {
                 .push(Holder { references: Some(0), ..Holder::new(Kind::Interface, "driver", Some(&name)) });
         }
     }
-    holders.extend(sockets(&files.read("/proc/net/protocols").unwrap_or_default(), module));
+    // Sockets that no process has, or none whose descriptors may be read.
+    let seen: BTreeSet<String> = sockets_of(&holders).map(str::to_owned).collect();
+    let unseen = protocols.into_iter().filter(|(name, count)| *count > 0 && !seen.contains(name));
+    holders.extend(unseen.map(|(name, _)| Holder::new(Kind::Socket, "protocol", Some(&name))));
     holders
 }
 
@@ -98,37 +105,61 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
-fn tasks(devices: &BTreeMap<String, &'static str>, files: &mut impl Files) -> Vec<Holder> {
+/// What processes have of the module's devices and protocols.
+fn tasks(
+    devices: &BTreeMap<String, &'static str>,
+    protocols: &BTreeMap<String, i64>,
+    files: &mut impl Files,
+) -> Vec<Holder> {
     let mut holders = Vec::new();
-    if devices.is_empty() {
+    if devices.is_empty() && protocols.is_empty() {
         return holders;
     }
     let mut pids: Vec<u32> = files.list("/proc").iter().filter_map(|name| name.parse().ok()).collect();
     pids.sort_unstable();
     for pid in pids {
         let comm = files.read(&format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
+        let mut found = descriptors(pid, devices, protocols, files);
+        let maps = files.read(&format!("/proc/{pid}/maps")).unwrap_or_default();
+        found.extend(maps.lines().filter_map(|line| mapping(line, devices)));
         let task = Some(Task { pid, comm });
-        let mut fds: Vec<u32> =
-            files.list(&format!("/proc/{pid}/fd")).iter().filter_map(|name| name.parse().ok()).collect();
-        fds.sort_unstable();
-        for fd in fds {
-            let Some(path) = files.link(&format!("/proc/{pid}/fd/{fd}")) else { continue };
-            if let Some(via) = devices.get(&path) {
-                let holder = Holder::new(Kind::File, via, Some(&path));
-                holders.push(Holder { task: task.clone(), fd: Some(fd), ..holder });
-            }
-        }
-        for line in files.read(&format!("/proc/{pid}/maps")).unwrap_or_default().lines() {
-            // `START-END PERMISSIONS OFFSET DEVICE INODE   PATH`
-            let Some(path) = line.find('/').and_then(|at| line.get(at..)) else { continue };
-            if let Some(via) = devices.get(path) {
-                let holder = Holder::new(Kind::Mapping, via, Some(path));
-                let place = line.split(' ').next().map(str::to_owned);
-                holders.push(Holder { task: task.clone(), place, ..holder });
-            }
-        }
+        holders.extend(found.into_iter().map(|holder| Holder { task: task.clone(), ..holder }));
     }
     holders
+}
+
+fn descriptors(
+    pid: u32,
+    devices: &BTreeMap<String, &'static str>,
+    protocols: &BTreeMap<String, i64>,
+    files: &mut impl Files,
+) -> Vec<Holder> {
+    let mut fds: Vec<u32> =
+        files.list(&format!("/proc/{pid}/fd")).iter().filter_map(|name| name.parse().ok()).collect();
+    fds.sort_unstable();
+    let mut holders = Vec::new();
+    for fd in fds {
+        let entry = format!("/proc/{pid}/fd/{fd}");
+        let Some(path) = files.link(&entry) else { continue };
+        let holder = if let Some(via) = devices.get(&path) {
+            Holder::new(Kind::File, via, Some(&path))
+        } else if !protocols.is_empty() && path.starts_with("socket:") {
+            let name = files.protocol(&entry).filter(|name| protocols.contains_key(name));
+            let Some(name) = name else { continue };
+            Holder::new(Kind::Socket, "protocol", Some(&name))
+        } else {
+            continue;
+        };
+        holders.push(Holder { fd: Some(fd), ..holder });
+    }
+    holders
+}
+
+/// A line of `/proc/PID/maps`: `START-END PERMISSIONS OFFSET DEVICE INODE   PATH`.
+fn mapping(line: &str, devices: &BTreeMap<String, &'static str>) -> Option<Holder> {
+    let path = line.get(line.find('/')?..)?;
+    let holder = Holder::new(Kind::Mapping, devices.get(path)?, Some(path));
+    Some(Holder { place: line.split(' ').next().map(str::to_owned), ..holder })
 }
 
 /// `SOURCE TARGET TYPE …`, as `/proc/mounts` has them.
@@ -151,16 +182,20 @@ fn mounts(text: &str, module: &str, devices: &BTreeMap<String, &'static str>) ->
     holders
 }
 
-/// The protocols of the module that have sockets; the layout is that of `proto_seq_printf()` in the kernel's
-/// `net/core/sock.c`.
-fn sockets(text: &str, module: &str) -> Vec<Holder> {
+/// The protocols of the module, and how many sockets each has, -1 where it does not count them; the layout is that of
+/// `proto_seq_printf()` in the kernel's `net/core/sock.c`.
+fn protocols(text: &str, module: &str) -> BTreeMap<String, i64> {
     let rows = text.lines().skip(1).filter_map(|line| {
         // A name may have spaces in it, so that columns are counted from the one that is `yes` or `no` behind them.
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let at = words.iter().rposition(|word| *word == module)?;
         let name = words.get(..at.checked_sub(6)?)?.join(" ");
-        let count: u64 = words.get(at.checked_sub(5)?)?.parse().ok()?;
-        (count > 0).then_some(name)
+        Some((name, words.get(at.checked_sub(5)?)?.parse().ok()?))
     });
-    rows.map(|name| Holder::new(Kind::Socket, "protocol", Some(&name))).collect()
+    rows.collect()
+}
+
+fn sockets_of(holders: &[Holder]) -> impl Iterator<Item = &str> {
+    let sockets = holders.iter().filter(|holder| holder.kind == Kind::Socket);
+    sockets.filter_map(|holder| holder.name.as_deref())
 }

@@ -141,6 +141,7 @@ pub enum HolderKind {
     Thread,
     Mount,
     Interface,
+    Socket,
     Dependent,
 }
 
@@ -176,6 +177,7 @@ impl From<HolderKind> for Kind {
             HolderKind::Thread => Kind::Thread,
             HolderKind::Mount => Kind::Mount,
             HolderKind::Interface => Kind::Interface,
+            HolderKind::Socket => Kind::Socket,
             HolderKind::Dependent => Kind::Dependent,
         }
     }
