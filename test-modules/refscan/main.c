@@ -4,6 +4,8 @@
  *
  * Parameter:
  *   module  name of the module to look for
+ *   loader  process that loaded it for one look and removes it after that; does nothing here, but tells
+ *           others that it was left behind where that process is gone
  *
  * Reading /proc/refscan scans, and shows a line for each holder: see README.md beside this folder.
  * Only root can do either.
@@ -28,6 +30,10 @@
 static char module[MODULE_NAME_LEN];
 module_param_string(module, module, sizeof(module), 0600);
 MODULE_PARM_DESC(module, "name of the module to look for");
+
+static int loader;
+module_param(loader, int, 0400);
+MODULE_PARM_DESC(loader, "process that loaded it for one look and removes it after that");
 
 bool begin_holder(struct scan *scan, const char *kind, const char *via, unsigned int refs)
 {

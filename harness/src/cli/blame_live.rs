@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::args::{Blame, Format};
 use super::blame::chunk;
-use super::{Context, Stop, say};
+use super::{Context, Stop, complain, say};
 use crate::blame::Answer;
 use crate::holders::{Holder, Host, SCANNER, Scan, collect};
 use crate::report::{self, printable};
@@ -47,6 +47,9 @@ pub(super) fn blame(context: &Context, args: &Blame) -> Result<u8, Stop> {
     // Watching begins before the look, so that nothing is missed in between.
     let io = |error: io::Error| Stop::error(&error);
     let mut pipe = instance.watch(&module).map_err(io)?;
+    if module != SCANNER {
+        sweep_scanner();
+    }
     let scanner = Scanner { file: args.refscan.as_deref() };
     let mut document = Document {
         use_count: use_count(&module)?,
@@ -131,13 +134,25 @@ impl Scanner<'_> {
             ))
         };
         let opened = File::open(file).map_err(|error| refused(&error))?;
-        let params = CString::new(format!("module={module}")).map_err(|error| refused(&error))?;
+        let params = format!("module={module} loader={}", std::process::id());
+        let params = CString::new(params).map_err(|error| refused(&error))?;
         finit_module(&opened, &params, 0).map_err(|error| refused(&error))?;
         let scan = read_scan();
         let name = CString::new(SCANNER).map_err(|error| refused(&error))?;
         // Nobody else has had time to use it; without it nothing is lost but tidiness.
         let _ = delete_module(&name, 0);
         scan.map(Some).ok_or_else(|| refused(&"it gives no scan"))
+    }
+}
+
+/// Removes the scanner that a process loaded for its look and was killed before it could remove it. One that somebody
+/// loaded to keep, or that is in use, stays.
+fn sweep_scanner() {
+    let loader = fs::read_to_string(format!("/sys/module/{SCANNER}/parameters/loader"));
+    let loader = loader.ok().and_then(|text| text.trim().parse::<u32>().ok()).filter(|pid| *pid != 0);
+    let left = loader.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists());
+    if left && CString::new(SCANNER).is_ok_and(|name| delete_module(&name, 0).is_ok()) {
+        complain(&format!("removed `{SCANNER}`, which a look that was killed had left loaded"));
     }
 }
 
