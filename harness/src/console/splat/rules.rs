@@ -150,7 +150,15 @@ pub(super) fn start(text: &str) -> Option<Start> {
         let what = "RCU stall".to_owned();
         return Some(Start { kind: SplatKind::RcuStall, end: End::Traces, what, function: None });
     }
-    let (prefix, kind, what) = STARTS.iter().find(|(prefix, ..)| text.starts_with(prefix))?;
+    // mips, `arch/mips/mm/fault.c`: `CPU 0 Unable to handle kernel paging request at virtual address …`
+    let text = text
+        .strip_prefix("CPU ")
+        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start())
+        .filter(|rest| rest.starts_with("Unable to handle kernel "))
+        .unwrap_or(text);
+    let Some((prefix, kind, what)) = STARTS.iter().find(|(prefix, ..)| text.starts_with(prefix)) else {
+        return died(text);
+    };
     if *prefix == "watchdog: CPU " && !text.to_ascii_lowercase().contains("hard lockup") {
         return None;
     }
@@ -175,6 +183,30 @@ pub(super) fn start(text: &str) -> Option<Start> {
         None => ((*what).to_owned(), None),
     };
     Some(Start { kind: *kind, end, what, function })
+}
+
+/// The line with which a kernel dies where no line of its own comes before, with the count of such deaths:
+/// `Break instruction in kernel code[#1]:` on mips (`arch/mips/kernel/traps.c`, `die`), `illegal operation: 0001 ilc:1
+/// [#1] SMP` on s390 (`arch/s390/kernel/dumpstack.c`, `die`), `insmod(86): Kernel bad sw trap 5 [#1]` on sparc64
+/// (`arch/sparc/kernel/traps_64.c`, `die_if_kernel`).
+fn died(text: &str) -> Option<Start> {
+    let (before, after) = text.split_once("[#")?;
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(']')?;
+    let what = if after == ":" {
+        before
+    } else if let Some((what, _)) = before.split_once(" ilc:") {
+        what.split_once(": ")?.0
+    } else if after.is_empty() {
+        before.split_once("): ")?.1.trim_end()
+    } else {
+        return None;
+    };
+    let (kind, what) = match what {
+        "Kernel bug detected" => (SplatKind::Bug, "kernel BUG"),
+        "Oops" => (SplatKind::Oops, "oops"),
+        what => (SplatKind::Oops, what),
+    };
+    Some(Start { kind, end: End::Marker, what: what.to_owned(), function: None })
 }
 
 /// The function, where it is said, of `CPU: 0 PID: 1 at kernel/module/main.c:1234 __module_put+0x10/0x20`, of

@@ -29,6 +29,15 @@ fn one(log: &str) -> Splat {
 #[case("WARNING: CPU: 1 PID: 86 at kernel/module/main.c:1127", "WARNING at kernel/module/main.c")]
 #[case("WARNING: CPU: 0 PID: 35 at register_kprobe+0xf2/0x590", "WARNING in register_kprobe")]
 #[case("WARNING: at register_kprobe+0xf2/0x590, CPU#0: sh/35", "WARNING in register_kprobe")]
+#[case("Break instruction in kernel code[#1]:", "Break instruction in kernel code")]
+#[case("Oops[#1]:", "oops")]
+#[case(
+    "CPU 0 Unable to handle kernel paging request at virtual address 0000000000000008, epc == ffffffffc0040010, ra == 0",
+    "page fault"
+)]
+#[case("Kernel bug detected[#12]:", "kernel BUG")]
+#[case("illegal operation: 0001 ilc:1 [#1] SMP", "illegal operation")]
+#[case("insmod(86): Kernel bad sw trap 5 [#1]", "Kernel bad sw trap 5")]
 #[case("kernel BUG at /build/x/refmod.c:12!", "kernel BUG at /build/x/refmod.c")]
 #[case("BUG: kernel NULL pointer dereference, address: 0000000000000008", "NULL pointer dereference")]
 #[case(
@@ -79,6 +88,8 @@ fn titles(#[case] line: &str, #[case] title: &str) {
 #[case("Kernel command line: console=ttyS0 oops=panic panic=-1")]
 #[case("refmod: BUG: unable to handle kernel NULL pointer dereference")]
 #[case("refmod: Oops: 0002 [#1] would be bad")]
+#[case("refmod: 3 of [#1]")]
+#[case("refmod: message[#1]: more")]
 #[case("BUG: my own message")]
 #[case("WARNING: the module is tainted")]
 #[case("WARNING: look at main.c:12 please")]
