@@ -60,6 +60,7 @@ pub mod arch;
 pub mod blame;
 pub mod cli;
 pub mod console;
+pub mod coverage;
 pub mod error;
 pub mod gdb;
 pub mod guest;

@@ -233,6 +233,10 @@ pub(super) struct Running {
     pub(super) slow_after: Duration,
     #[command(flatten)]
     pub(super) reports: Reports,
+    /// Write which lines of the kernel and of test modules each case executed to `IMAGE.info` in this folder, as lcov's
+    /// tracefiles have it: by gcov, for kernels with CONFIG_GCOV_KERNEL
+    #[arg(long, value_name = "DIR")]
+    pub(super) coverage_dir: Option<PathBuf>,
     /// What is printed: a report for people to standard error, or also one JSON document to standard output
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,

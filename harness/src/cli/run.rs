@@ -7,9 +7,9 @@ use etcetera::BaseStrategy;
 use fs_err as fs;
 
 use super::args::{self, AccelChoice, Format};
-use super::{Context, Stop, exit, report, select, watch};
+use super::{Context, Stop, complain, exit, report, select, watch};
 use crate::lab::Lab;
-use crate::report::{Files, Output, Sink};
+use crate::report::{Files, Output, Sink, Tracefiles};
 use crate::run::{self, Event, Limits, Options, Reporter, Until, default_jobs, run_all};
 use crate::scenario::expand::Case;
 
@@ -64,15 +64,21 @@ pub(super) fn run_cases(
         Some(dir) => Some(std::path::absolute(dir).map_err(|error| Stop::error(&error))?),
         None => default_artifacts(),
     };
-    let options = Options { artifacts, keep: args.keep, until, ..options(&args.machine) };
+    let traces = args.coverage_dir.clone().map(Tracefiles::new).transpose().map_err(Stop::usage)?;
+    let coverage = traces.is_some();
+    let options = Options { artifacts, keep: args.keep, until, coverage, ..options(&args.machine) };
     let print_json = args.format == Format::Json;
     let mut outputs = report::outputs(&args.reports, print_json)?;
     outputs.extend(print_json.then_some(Output::Json(Sink::Stdout)));
     outputs.extend(Output::github());
     context.human.name_slow_cases(args.slow_after);
     let files = Files::new(outputs);
-    let summary = run_all(lab, cases, jobs, options, &Each(vec![&*context.human, &files]));
+    let mut each: Vec<&dyn Reporter> = vec![&*context.human, &files];
+    each.extend(traces.iter().map(|traces| traces as &dyn Reporter));
+    let summary = run_all(lab, cases, jobs, options, &Each(each));
     files.finish().map_err(report::unwritten)?;
+    let said = traces.map(Tracefiles::finish).transpose().map_err(report::unwritten)?;
+    said.into_iter().flatten().for_each(|line| complain(&line));
     match summary.interrupted {
         true => Ok(exit::INTERRUPTED),
         false => Ok(summary.totals.exit_code()),

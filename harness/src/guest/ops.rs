@@ -102,6 +102,26 @@ impl Guest {
         Ok(done(reply)?.map(|_| data))
     }
 
+    /// Reads files whole, many at a time; `limit` is the most bytes of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guest::pump`].
+    pub fn read_files(&mut self, paths: &[String], limit: u64) -> Result<Vec<Answer<Vec<u8>>>, Error> {
+        /// Well below what the agent has under way at once.
+        const AT_ONCE: usize = 64;
+        let mut read = Vec::new();
+        for some in paths.chunks(AT_ONCE) {
+            let post = |path: &String| self.post(&Request::ReadFile { path: path.clone(), limit });
+            let ids = some.iter().map(post).collect::<Result<Vec<_>, _>>()?;
+            for id in ids {
+                let (data, reply) = self.data(id, self.deadline())?;
+                read.push(done(reply)?.map(|_| data));
+            }
+        }
+        Ok(read)
+    }
+
     /// Writes a file, in as few calls of write(2) as the protocol allows.
     ///
     /// # Errors

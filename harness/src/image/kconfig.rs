@@ -10,6 +10,8 @@ const AGENT: &str = include_str!("../../images/kconfig/agent.config");
 const NEEDED: &str = include_str!("../../images/kconfig/needed.config");
 /// What single scenarios need besides.
 const SCENARIOS: &str = include_str!("../../images/kconfig/scenarios.config");
+/// What `--coverage-dir` needs besides.
+const COVERAGE: &str = include_str!("../../images/kconfig/coverage.config");
 
 /// A kernel's configuration, as its `.config` says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,9 +68,10 @@ impl Fragment {
         Fragment([AGENT, NEEDED, arch.kconfig].join("\n"))
     }
 
-    /// What a kernel must have for every scenario: what is needed, and what single scenarios are skipped without.
+    /// What a kernel must have for every scenario: what is needed, and what single scenarios are skipped without; and what
+    /// tells which of its lines they executed.
     pub fn full(arch: Arch) -> Self {
-        Fragment([AGENT, NEEDED, arch.kconfig, SCENARIOS].join("\n"))
+        Fragment([AGENT, NEEDED, arch.kconfig, SCENARIOS, COVERAGE].join("\n"))
     }
 
     /// Its text, with its comments.

@@ -18,6 +18,13 @@ const PATHS: &str = "-ffile-prefix-map=";
 /// The kind of cache entry that holds a built module.
 const KIND: &str = "module";
 
+/// The folder of a built module's entry that holds what gcc noted for gcov.
+const NOTES: &str = "notes";
+
+/// Has kbuild compile a module so that it counts its lines, where the kernel has `CONFIG_GCOV_KERNEL`
+/// (`scripts/Makefile.lib`).
+pub const COUNT_LINES: &str = "GCOV_PROFILE=y";
+
 /// A kernel's build tree, as modules see it.
 #[derive(Debug, Clone)]
 pub struct Headers {
@@ -38,6 +45,8 @@ pub struct Headers {
 pub struct Built {
     /// Its name.
     pub name: String,
+    /// The folder of its sources.
+    pub dir: PathBuf,
     entry: Entry,
 }
 
@@ -50,6 +59,12 @@ impl Built {
     /// The module with its debug information.
     pub fn debug(&self) -> PathBuf {
         self.entry.join(format!("{}.ko.debug", self.name))
+    }
+
+    /// What gcc noted for gcov, where the module counts its lines: in a folder of the module's name, a `.gcno` file for each
+    /// object.
+    pub fn notes(&self) -> PathBuf {
+        self.entry.join(NOTES)
     }
 
     /// The symbols that it exports, as kbuild lists them.
@@ -123,7 +138,7 @@ impl<'a> Builder<'a> {
             self.make(sources, source, needs, dir)
         };
         let entry = self.cache.entry(KIND, &key, self.cancel, make)?;
-        Ok((Built { name: source.name.clone(), entry }, key))
+        Ok((Built { name: source.name.clone(), dir: source.dir.clone(), entry }, key))
     }
 
     /// Builds in a copy of the sources, since kbuild writes beside them.
@@ -167,6 +182,7 @@ impl<'a> Builder<'a> {
         strip.check(self.cancel)?;
         fs::rename(&built, out.join(format!("{}.ko.debug", source.name)))?;
         fs::rename(dir.join("Module.symvers"), out.join("Module.symvers"))?;
+        keep_notes(&dir, &out.join(NOTES).join(&source.name))?;
         work.close()?;
         Ok(())
     }
@@ -204,6 +220,22 @@ fn files_of(source: &Source) -> Result<Vec<PathBuf>, Error> {
         Some(file) => Ok(vec![PathBuf::from(file)]),
         None => files(&source.dir),
     }
+}
+
+/// Copies the notes for gcov of a module's objects, but for what kbuild adds to it.
+fn keep_notes(from: &Path, to: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, kept) = (entry.path(), to.join(entry.file_name()));
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            keep_notes(&path, &kept)?;
+        } else if name.ends_with(".gcno") && !name.ends_with(".mod.gcno") {
+            fs::create_dir_all(to)?;
+            fs::copy(&path, &kept)?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, files: &[PathBuf], to: &Path) -> Result<(), Error> {

@@ -5,7 +5,7 @@ pub mod callers;
 mod lines;
 mod source;
 
-pub use build::{Builder, Built, Headers};
+pub use build::{Builder, Built, COUNT_LINES, Headers};
 pub use lines::{Lines, NoLines, SourceLine};
 pub use source::{Source, Sources};
 

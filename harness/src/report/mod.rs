@@ -13,7 +13,9 @@ mod human;
 mod images;
 mod junit;
 mod ktap;
+mod lcov;
 
+pub use self::lcov::Tracefiles;
 pub use blame::blame;
 pub use diff::{Changed, Diff, Slower};
 pub use escape::printable;

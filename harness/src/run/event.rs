@@ -9,6 +9,7 @@ use super::evidence::{Evidence, StepOutput};
 use super::figures::Figure;
 use super::outcome::{Outcome, Place, Totals};
 use crate::console::Subtests;
+use crate::coverage::Coverage;
 use crate::work::WorkEvent;
 
 /// Names a case: a scenario on an image.
@@ -98,6 +99,8 @@ pub struct CaseReport {
     pub subtests: Subtests,
     /// What it measured.
     pub figures: Vec<Figure>,
+    /// Which lines it executed, where that was asked for and the guest could tell.
+    pub coverage: Option<Coverage>,
     /// The end of the kernel log, else of the console.
     pub log_tail: Vec<String>,
     /// What reports show besides.

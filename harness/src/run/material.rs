@@ -9,7 +9,11 @@ use fs_err as fs;
 use super::runner::Image;
 use super::session::kernel_name;
 use crate::arch::Arch;
+use crate::coverage::{Notes, Origin};
+use crate::image::compiler::{Compiler, Missing};
 use crate::module::Built;
+use crate::process;
+use crate::work::Cancel;
 
 /// A module's file, ready to be put into a guest.
 #[derive(Debug, Clone)]
@@ -45,6 +49,26 @@ impl Material {
     pub(super) fn vmlinux(&self) -> Option<PathBuf> {
         let tree = self.image.prepared.headers.as_ref()?;
         Some(tree.dir.join("vmlinux")).filter(|file| file.is_file())
+    }
+
+    /// What gcc noted for gcov of all that may count its lines: of test modules, and of a kernel that was built in a tree.
+    pub(super) fn notes(&self, cancel: &Cancel) -> Result<Vec<Notes>, Missing> {
+        let gcov = format!("{}gcov", Compiler::find(self.arch(), cancel)?.prefix);
+        let of_module = |module: &Built| Notes {
+            dir: module.notes(),
+            gcov: gcov.clone(),
+            origin: Origin::Module { name: module.name.clone(), dir: module.dir.clone() },
+        };
+        let mut notes: Vec<Notes> = self.built.values().flatten().map(of_module).collect();
+        if let Some(tree) = &self.image.prepared.headers {
+            // Its compiler need not be the one that modules are built with: gcov reads what its own gcc wrote.
+            let version =
+                self.image.prepared.config.get("GCC_VERSION").and_then(|text| text.parse::<u32>().ok());
+            let own = version.map(|version| format!("{gcov}-{}", version / 10_000));
+            let gcov = own.filter(|own| process::find(own).is_some()).unwrap_or(gcov);
+            notes.push(Notes { dir: tree.dir.clone(), gcov, origin: Origin::Kernel });
+        }
+        Ok(notes)
     }
 
     /// The path of a source file as seen from the kernel's sources, or from the folder of test modules.

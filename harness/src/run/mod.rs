@@ -5,6 +5,7 @@ mod accel;
 mod breakpoint;
 mod check;
 mod code;
+mod counts;
 mod event;
 mod evidence;
 mod execute;

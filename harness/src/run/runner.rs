@@ -13,13 +13,13 @@ use super::material::Material;
 use super::outcome::{Kind, Outcome};
 use super::start::{Bootable, StartError, Starter};
 use super::transcript::{last_lines, log_tail, write_artifacts};
-use super::{Limits, Session, code};
+use super::{Limits, Session, code, counts};
 use crate::console::Subtests;
 use crate::image::depmod::Modules;
 use crate::image::prepare::Prepared;
 use crate::image::spec::DebianName;
 use crate::lab::Lab;
-use crate::module::{self, Builder, Built, Headers, Sources};
+use crate::module::{self, Builder, Built, COUNT_LINES, Headers, Sources};
 use crate::scenario::expand::Case;
 use crate::scenario::limits::{self, Limit};
 use crate::scenario::step::Origin;
@@ -54,6 +54,8 @@ pub struct Options {
     pub keep: bool,
     /// Which cases do not begin any more.
     pub until: Until,
+    /// Whether it is told which lines a case executed.
+    pub coverage: bool,
 }
 
 impl Default for Options {
@@ -65,6 +67,7 @@ impl Default for Options {
             artifacts: None,
             keep: false,
             until: Until::End,
+            coverage: false,
         }
     }
 }
@@ -180,6 +183,7 @@ impl<'a> Runner<'a> {
             steps: Vec::new(),
             subtests: Subtests::default(),
             figures: Vec::new(),
+            coverage: None,
             log_tail: Vec::new(),
             evidence: Evidence::default(),
             artifacts: None,
@@ -227,7 +231,10 @@ impl<'a> Runner<'a> {
         let begun = Instant::now();
         let (guest, start) = self.starter.start(&machine, &bootable).map_err(|error| early(&error))?;
         report.start = Some(start);
-        let session = Session::new(guest, start, material);
+        let mut session = Session::new(guest, start, material);
+        if self.options.coverage {
+            counts::reset(session.guest())?;
+        }
         let steps = Steps { scenario: &case.scenario, file: &case.path };
         report.expect = case.scenario.expect.as_ref().map(|expect| steps.place(expect.at));
         let executor =
@@ -245,6 +252,12 @@ impl<'a> Runner<'a> {
         report.figures = figures;
         if report.outcome.kind() != Kind::Pass {
             report.log_tail = log_tail(session.guest().streams(), TAIL);
+        }
+        if self.options.coverage {
+            match counts::collect(&mut session, &report.id.scenario, self.lab.cache(), self.lab.cancel()) {
+                Ok(coverage) => report.coverage = Some(coverage),
+                Err(error) => self.lab.warn(format!("no coverage of {}: {error}", report.id)),
+            }
         }
         report.evidence = Evidence::of(session.guest(), report.outcome.kind() == Kind::Pass);
         // Ends QEMU before its artifacts are written.
@@ -306,6 +319,9 @@ impl<'a> Runner<'a> {
     ) -> Result<Arc<Image>, Box<dyn std::error::Error>> {
         let spec = self.lab.image(name)?;
         let prepared = self.lab.store().prepare_with(&spec, packages, self.lab.watch(), self.lab.cancel())?;
+        if self.options.coverage {
+            counts::check(&prepared)?;
+        }
         let modules = prepared.modules()?;
         Ok(Arc::new(Image { prepared, modules }))
     }
@@ -365,7 +381,8 @@ impl<'a> Runner<'a> {
     ) -> Result<Material, module::Error> {
         let mut built: BTreeMap<String, Vec<Built>> = BTreeMap::new();
         if !tests.is_empty() || !files.is_empty() {
-            let headers = headers(&image.prepared)?;
+            let mut headers = headers(&image.prepared)?;
+            headers.variables.extend(self.options.coverage.then(|| COUNT_LINES.to_owned()));
             let builder = Builder::new(self.lab.cache(), headers, self.lab.watch(), self.lab.cancel())?;
             for name in tests {
                 built.insert(name.clone(), builder.build(self.lab.sources(), name)?);

@@ -1,0 +1,133 @@
+//! Which lines of a module a run says were executed, by a kernel that counts them.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "fixtures are test code"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use fs_err as fs;
+use kmodlab::lab::Lab;
+use kmodlab::needs::{REQUIRE_VM, missing_for_image};
+use kmodlab::testing::IMAGES;
+use kmodlab::work::{Cancel, Unwatched};
+use lcov::Report;
+use lcov::report::section::{Value, function};
+
+/// It is built from source, with what `images/kconfig` says.
+const IMAGE: &str = "ppc64";
+
+const COUNTED: &str = "\
+name: counted
+steps:
+  - load: probe_target
+  - write: { path: /proc/probe_target, text: recurse 4 }
+  - write: { path: /proc/probe_target, text: sum 1 2 3 }
+  - unload: probe_target
+";
+
+/// What it did until it failed is counted, too.
+const FAILS: &str = "\
+name: fails
+steps:
+  - load: probe_target
+  - write: { path: /proc/probe_target, text: sum 1 2 3 }
+  - write: { path: /proc/probe_target, text: no such command }
+";
+
+/// Of a kernel that is dead nothing can be read.
+const DIES: &str = "\
+name: dies
+steps:
+  - load: probe_target
+  - write: { path: /proc/sysrq-trigger, text: c }
+";
+
+fn run(dir: &Path, image: &str) -> Output {
+    let coverage = dir.join("coverage");
+    let mut kmodlab = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
+    kmodlab.args(["run", "--image", image, "--jobs", "2"]).arg(dir).arg("--coverage-dir").arg(coverage);
+    kmodlab.arg("--artifacts").arg(dir.join("artifacts")).output().expect("kmodlab")
+}
+
+/// Whether this machine can have guests of the image; it says why not, where it need not.
+fn can_run(image: &str) -> bool {
+    let lab = Lab::open(None, None, Arc::new(Unwatched), Cancel::new().expect("a pipe")).expect("a project");
+    let spec = lab.image(image).expect("a known image");
+    let Some(missing) = missing_for_image(&spec.image, lab.cancel()) else { return true };
+    assert!(std::env::var_os(REQUIRE_VM).is_none_or(|value| value != "1"), "{missing}");
+    eprintln!("skipped: {missing}");
+    false
+}
+
+/// The counts of a case in the module's own source.
+fn counts<'a>(report: &'a Report, case: &str) -> &'a Value {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("test-modules/probe_target/probe_target.c");
+    let mut sections = report.sections.iter();
+    let found = sections.find(|(key, _)| key.test_name == case && key.source_file == own);
+    found.unwrap_or_else(|| panic!("no `{case}` in {:?}", report.sections.keys())).1
+}
+
+fn calls(counts: &Value, name: &str) -> u64 {
+    counts.functions.get(&function::Key { name: name.to_owned() }).expect(name).count
+}
+
+#[test]
+fn a_case_tells_how_often_each_function_of_a_module_was_called() {
+    let required = std::env::var(REQUIRE_VM).is_ok_and(|value| value == "1");
+    let images = std::env::var(IMAGES).unwrap_or_default();
+    if !required && !images.split(',').any(|image| image == IMAGE || image == "all") {
+        eprintln!("skipped: {IMAGES} does not name {IMAGE}, whose kernel takes minutes to build");
+        return;
+    }
+    if !can_run(IMAGE) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [("counted", COUNTED), ("fails", FAILS), ("dies", DIES)] {
+        fs::write(dir.path().join(format!("{name}.yaml")), text).unwrap();
+    }
+    let output = run(dir.path(), IMAGE);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no coverage of dies@ppc64: "), "{said}");
+    let report = Report::from_file(dir.path().join("coverage/ppc64.info")).unwrap();
+    let counted = counts(&report, "counted");
+    let of = ["recurse", "sum", "fail"].map(|name| calls(counted, &format!("probe_target_{name}")));
+    assert_eq!(of, [5, 1, 0]);
+    // Lines are the source's: the first in the body of a function counts its calls.
+    let source = fs::read_to_string("../test-modules/probe_target/probe_target.c").unwrap();
+    let line = |text: &str| {
+        let at = source.lines().position(|line| line.contains(text)).expect(text) + 1;
+        let key = lcov::report::section::line::Key { line: at.try_into().unwrap() };
+        counted.lines.get(&key).unwrap_or_else(|| panic!("no line {at}: {text}")).count
+    };
+    assert_eq!(line("int result = a + b + c;"), 1);
+    assert_eq!(line("long result = a - b;"), 0);
+    let fails = counts(&report, "fails");
+    assert_eq!(["recurse", "sum"].map(|name| calls(fails, &format!("probe_target_{name}"))), [0, 1]);
+    assert!(report.sections.keys().all(|key| key.test_name != "dies"));
+}
+
+#[test]
+fn a_kernel_that_counts_nothing_is_told_with_the_option() {
+    if !can_run("x86_64") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("counted.yaml"), COUNTED).unwrap();
+    let output = run(dir.path(), "x86_64");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("CONFIG_GCOV_KERNEL"), "{said}");
+    assert!(!dir.path().join("coverage/x86_64.info").exists());
+}
