@@ -1,5 +1,6 @@
 //! Events that own their text, and the typed view of those in the group `module`.
 
+use memchr::memchr;
 use serde::Serialize;
 
 use super::text::EventRef;
@@ -170,6 +171,14 @@ impl<'a> ModuleEvent<'a> {
 
 /// `call_site=FUNCTION refcnt=N`
 fn refcount(text: &str) -> Option<(&str, i64)> {
+    // As every kernel so far has it; this is on the hot path.
+    if let Some(rest) = text.strip_prefix("call_site=")
+        && let Some((site, refcnt)) = rest.split_at_checked(memchr(b'=', rest.as_bytes())?)
+        && let Some(site) = site.strip_suffix(" refcnt")
+        && let Some(Ok(refcnt)) = refcnt.get(1..).map(str::parse)
+    {
+        return Some((site, refcnt));
+    }
     Some((field(text, "call_site")?, field(text, "refcnt")?.parse().ok()?))
 }
 

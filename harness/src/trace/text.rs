@@ -78,7 +78,10 @@ pub enum Line<'a> {
 
 /// Reads one line of a trace, with or without its line end.
 pub fn parse_line(line: &str) -> Line<'_> {
-    let line = line.trim_end_matches(['\n', '\r']);
+    let line = match line.as_bytes().last() {
+        Some(b'\n' | b'\r') => line.trim_end_matches(['\n', '\r']),
+        _ => line,
+    };
     let start = line.trim_ascii_start();
     match start.as_bytes() {
         [] => Line::Other,

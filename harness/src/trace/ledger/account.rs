@@ -1,5 +1,7 @@
 //! One module's account: its references, and which of them a put gives back.
 
+use compact_str::CompactString;
+
 use super::Move;
 use super::class::Class;
 use super::report::{Certainty, CountAt, Note, Returned};
@@ -32,7 +34,7 @@ pub(super) struct Kernel {
 pub(super) struct Held {
     pub(super) taken: Move,
     pub(super) certainty: Certainty,
-    pub(super) dependent: Option<Box<str>>,
+    pub(super) dependent: Option<CompactString>,
 }
 
 /// One module's account.

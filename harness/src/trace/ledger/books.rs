@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use compact_str::CompactString;
+
 use super::account::{Account, Kernel};
 use super::class::Class;
 use super::report::{ModuleLedger, Note, Reference, Request, Task};
@@ -19,15 +21,15 @@ const MAX_RECENT: usize = 64;
 pub(super) struct Books {
     /// The module, if only one is of interest.
     filter: Option<String>,
-    accounts: BTreeMap<Box<str>, Entry>,
+    accounts: BTreeMap<CompactString, Entry>,
     kernel: Kernel,
     lost_events: u64,
     /// Requests that no load has followed yet, the oldest first.
-    requests: VecDeque<(Box<str>, Request)>,
+    requests: VecDeque<(CompactString, Request)>,
     /// Who took a reference on which module for one that is being loaded.
-    dependencies: VecDeque<(i32, Box<str>)>,
+    dependencies: VecDeque<(i32, CompactString)>,
     /// Who removed which module, the last last: its dependencies are given back next.
-    removals: VecDeque<(i32, Box<str>)>,
+    removals: VecDeque<(i32, CompactString)>,
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +123,7 @@ impl Books {
         if let Some((entry, kernel)) = self.entry(module) {
             entry.account.load(kernel);
             entry.loaded_by = Some(step.task());
-            let requested: VecDeque<(Box<str>, Request)> = requested;
+            let requested: VecDeque<(CompactString, Request)> = requested;
             entry.requested_by = requested.into_iter().map(|(_, request)| request).collect();
         }
     }
@@ -133,7 +135,7 @@ impl Books {
         }
     }
 
-    fn removed_by(&self, pid: i32) -> Option<Box<str>> {
+    fn removed_by(&self, pid: i32) -> Option<CompactString> {
         self.removals.iter().rev().find(|(by, _)| *by == pid).map(|(_, module)| module.clone())
     }
 

@@ -19,6 +19,8 @@ mod timeline;
 
 pub use report::{Certainty, CountAt, ModuleLedger, Note, Reference, Request, Returned, Task};
 
+use compact_str::CompactString;
+
 use self::books::Books;
 use self::class::Class;
 use self::symbols::{Symbol, Symbols};
@@ -142,20 +144,20 @@ struct Traced {
 
 #[derive(Debug)]
 enum Kind {
-    Load { module: Box<str> },
-    Free { module: Box<str> },
-    Get { module: Box<str>, call_site: Symbol, refcnt: i64 },
-    Put { module: Box<str>, call_site: Symbol, refcnt: i64 },
-    Request { module: Box<str>, call_site: Symbol },
+    Load { module: CompactString },
+    Free { module: CompactString },
+    Get { module: CompactString, call_site: Symbol, refcnt: i64 },
+    Put { module: CompactString, call_site: Symbol, refcnt: i64 },
+    Request { module: CompactString, call_site: Symbol },
     Lost(Lost),
 }
 
 /// Who did something, when, and through which functions.
 #[derive(Debug)]
 struct Move {
-    comm: Option<Box<str>>,
+    comm: Option<CompactString>,
     pid: i32,
-    time: Box<str>,
+    time: CompactString,
     frames: Vec<Symbol>,
     class: Class,
 }

@@ -102,8 +102,10 @@ impl Symbols {
 
 /// A place among the recent entries, by the entry's length and its last bytes.
 fn slot(entry: &str) -> usize {
-    let mix = |sum: usize, byte: &u8| sum.wrapping_mul(31).wrapping_add(usize::from(*byte));
-    entry.as_bytes().iter().rev().take(8).fold(entry.len(), mix) % RECENT
+    let end = entry.as_bytes().last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    // Fibonacci hashing: the highest bits depend on all.
+    let mixed = (end ^ entry.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> (u64::BITS - RECENT.ilog2())) as usize
 }
 
 /// `func+0x1/0x2 [mod] <ffffffff81000000>` is `func [mod]`; trace-cmd writes `func (ffffffff81000000)`.
