@@ -110,11 +110,13 @@ pub struct CaseReport {
 }
 
 impl CaseReport {
-    /// Where in the scenario's file it went wrong, where that is known.
+    /// Where in the scenario's file it went wrong, as far as that is known: where what was expected is written, else the
+    /// last step that was begun.
     pub fn place(&self) -> Option<&Place> {
         match &self.outcome {
+            Outcome::Pass | Outcome::Skip(_) => None,
             Outcome::Fail(failure) => Some(&failure.place),
-            _ => self.steps.last().filter(|step| !step.passed).map(|step| &step.place),
+            _ => self.steps.last().map(|step| &step.place),
         }
     }
 

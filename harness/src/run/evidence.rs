@@ -1,9 +1,11 @@
 //! What a case leaves for reports to show: bounded excerpts of what it captured, and each module's references over time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::check::Output;
 use super::transcript::log_text;
+use crate::console::ConsoleLine;
 use crate::guest::proto::Ending;
 use crate::guest::{Capture, Guest};
 use crate::trace::ledger::Ledger;
@@ -131,7 +133,7 @@ pub struct Evidence {
     pub kernel: Option<String>,
     /// QEMU's version.
     pub qemu: Option<String>,
-    /// The kernel log since the case began; where there is none, the console.
+    /// The kernel log since the case began, and what a dying kernel said on its console alone.
     pub log: Excerpt,
     /// The trace since the case began.
     pub trace: Excerpt,
@@ -145,7 +147,10 @@ impl Evidence {
         let most = if passed { OF_PASS } else { OF_OTHER };
         let streams = guest.streams();
         let records = streams.records();
-        let log = if records.is_empty() && !passed { streams.console_text() } else { log_text(&records) };
+        let mut log = log_text(&records);
+        if !passed {
+            log.push_str(&beyond(&streams.console_text(), records.last().map(|record| record.time)));
+        }
         let trace = streams.whole_trace();
         Evidence {
             kernel: guest.hello().map(|hello| format!("Linux {} {}", hello.release, hello.machine)),
@@ -155,6 +160,13 @@ impl Evidence {
             modules: histories(&trace),
         }
     }
+}
+
+/// What a console has from its first line that is later than `last` on; all, where there is no such time.
+fn beyond(console: &str, last: Option<Duration>) -> String {
+    let later = |line: &&str| ConsoleLine::parse(line).time > last;
+    let known = console.split_inclusive('\n').skip_while(|line| last.is_some() && !later(line));
+    known.collect()
 }
 
 /// What a trace says of each module's references; nothing where it has no such events.
@@ -238,6 +250,18 @@ mod tests {
         assert!(excerpt.text.contains(&format!("\n[kmodlab: {} bytes are not shown]\n", excerpt.cut)));
         assert_eq!(Excerpt::of("short", 200), Excerpt { text: "short".into(), cut: 0 });
         assert!(Excerpt::of(&"ü".repeat(1000), 99).text.len() < 160);
+    }
+
+    #[test]
+    fn what_the_console_alone_has_is_what_came_last() {
+        let console =
+            "boot\r\n[    1.000001] one\r\n[    1.000002] two\r\n[    1.000003] Kernel panic\r\n no time\r\n";
+        assert_eq!(
+            beyond(console, Some(Duration::from_micros(1_000_002))),
+            "[    1.000003] Kernel panic\r\n no time\r\n"
+        );
+        assert_eq!(beyond(console, Some(Duration::from_micros(1_000_003))), "");
+        assert_eq!(beyond(console, None), console);
     }
 
     #[test]

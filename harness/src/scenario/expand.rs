@@ -8,6 +8,7 @@ use super::limits::Limit;
 use super::load::{File, FileErrors};
 use super::validate::{Context, read};
 use super::values::Values;
+use crate::process::shell_quote;
 use crate::yaml::Spanned;
 
 /// An image, as scenarios see it.
@@ -77,7 +78,7 @@ pub fn expand(files: &[File], targets: &[Target], context: Context<'_>) -> Resul
                     scenario_id: file.id.clone(),
                     image: target.name.clone(),
                     path: file.path.clone(),
-                    again: format!("run {} {}", file.path.display(), target.arguments),
+                    again: format!("run {} {}", shell_quote(&file.path.to_string_lossy()), target.arguments),
                     seed: None,
                     limits: Vec::new(),
                     scenario: Arc::new(scenario),
