@@ -41,12 +41,12 @@ steps:
   - write: { path: /proc/probe_target, text: no such command }
 ";
 
-/// Of a kernel that is dead nothing can be read.
+/// Of a guest that is gone nothing can be read.
 const DIES: &str = "\
 name: dies
 steps:
   - load: probe_target
-  - write: { path: /proc/sysrq-trigger, text: c }
+  - run: poweroff -f
 ";
 
 fn run(dir: &Path, image: &str) -> Output {
