@@ -91,7 +91,8 @@ pub(super) enum Subcommand {
         /// The architecture
         arch: Arch,
     },
-    /// Print the JSON Schema of scenario files, or of the document that `run --json` writes
+    /// Print the JSON Schema of scenario files, of the document that `run --json` writes, or of what `diff --format json`
+    /// prints
     Schema {
         /// Of what
         #[arg(value_name = "WHAT", default_value = "scenario")]
@@ -323,6 +324,7 @@ pub(super) enum Format {
 pub(super) enum Schema {
     Scenario,
     Report,
+    Diff,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::document::{Case, Document, Outcome};
+use super::document::{Case, Document, Outcome, schema_of};
 use super::escape::printable;
 
 /// A case that got slower by less, in milliseconds, is not told of: so much a busy machine alone makes.
 const LEAST_MS: u64 = 500;
 
 /// What changed from one run to another.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Diff {
     /// What went wrong and did not before, or was not there.
     pub newly_failing: Vec<Changed>,
@@ -31,7 +33,7 @@ pub struct Diff {
 }
 
 /// A case that ended in another way.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Changed {
     /// The case.
     pub case: String,
@@ -46,7 +48,7 @@ pub struct Changed {
 }
 
 /// A case that took longer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Slower {
     /// The case.
     pub case: String,
@@ -54,6 +56,11 @@ pub struct Slower {
     pub before_ms: u64,
     /// Milliseconds in the new one.
     pub after_ms: u64,
+}
+
+/// The JSON Schema of a [`Diff`], in draft 2020-12.
+pub fn schema() -> Value {
+    schema_of::<Diff>("what changed between two runs of kmodlab")
 }
 
 impl Diff {
@@ -160,7 +167,12 @@ fn section(sections: &mut Vec<String>, title: &str, items: impl Iterator<Item = 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::document::tests::recorded;
+    use crate::report::document::tests::{is_current, recorded};
+
+    #[test]
+    fn the_schema_in_the_tree_is_current() {
+        is_current("diff.schema.json", &schema());
+    }
 
     fn set(document: &mut Document, id: &str, change: impl FnOnce(&mut Case)) {
         change(document.cases.iter_mut().find(|case| case.id() == id).unwrap());

@@ -492,9 +492,14 @@ fn groups(cases: &[Case]) -> Vec<CrashGroup> {
 
 /// The document's JSON Schema, in draft 2020-12.
 pub fn schema() -> Value {
+    schema_of::<Document>("a run of kmodlab")
+}
+
+/// The JSON Schema of what is written as JSON.
+pub(super) fn schema_of<T: JsonSchema>(title: &str) -> Value {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    let mut schema = generator.into_root_schema_for::<Document>();
-    schema.insert("title".to_owned(), "a run of kmodlab".into());
+    let mut schema = generator.into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), title.into());
     schema.to_value()
 }
 
@@ -539,15 +544,19 @@ pub(super) mod tests {
         assert_eq!((groups[0].title.as_str(), groups[0].cases.len()), ("WARNING in fault_init", 4));
     }
 
-    /// With `KMODLAB_BLESS=1` the file is written anew.
     #[test]
     fn the_schema_in_the_tree_is_current() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.schema.json");
-        let current = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+        is_current("report.schema.json", &schema());
+    }
+
+    /// Holds a schema against its file in `docs`. With `KMODLAB_BLESS=1` the file is written anew.
+    pub(in crate::report) fn is_current(name: &str, schema: &Value) {
+        let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        let current = serde_json::to_string_pretty(schema).unwrap() + "\n";
         if std::env::var_os("KMODLAB_BLESS").is_some() {
-            fs_err::write(path, &current).unwrap();
+            fs_err::write(&path, &current).unwrap();
         }
-        let written = fs_err::read_to_string(path).unwrap();
-        assert!(written == current, "docs/report.schema.json is stale\nrun this test with KMODLAB_BLESS=1");
+        let written = fs_err::read_to_string(&path).unwrap();
+        assert!(written == current, "docs/{name} is stale\nrun this test with KMODLAB_BLESS=1");
     }
 }

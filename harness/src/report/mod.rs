@@ -2,7 +2,7 @@
 
 mod blame;
 mod collect;
-mod diff;
+pub mod diff;
 pub mod document;
 mod escape;
 mod files;
@@ -17,7 +17,7 @@ mod lcov;
 
 pub use self::lcov::Tracefiles;
 pub use blame::blame;
-pub use diff::{Changed, Diff, Slower};
+pub use diff::Diff;
 pub use escape::printable;
 pub use files::{Files, Output, Sink};
 pub use human::{Human, Style, Verbosity};
