@@ -125,6 +125,7 @@ impl<'a> Builder<'a> {
             .part("headers", &self.headers.key)
             .file("compiler", &self.compiler.program)?
             .part("variables", self.headers.variables.join("\n"))
+            .part("kbuild", source.kbuild()?.unwrap_or_default())
             .part("paths", PATHS);
         let include = sources.include().map(|dir| Ok::<_, Error>((files(&dir)?, dir))).transpose()?;
         for (files, dir) in include.into_iter().chain([(files_of(source)?, source.dir.clone())]) {
@@ -152,8 +153,8 @@ impl<'a> Builder<'a> {
         let work = tempfile::Builder::new().prefix("build-").tempdir_in(out)?;
         let dir = work.path().join(&source.name);
         copy(&source.dir, &files_of(source)?, &dir)?;
-        if source.file.is_some() {
-            fs::write(dir.join("Kbuild"), format!("obj-m := {}.o\n", source.name))?;
+        if let Some(kbuild) = source.kbuild()? {
+            fs::write(dir.join("Kbuild"), kbuild)?;
         }
         if let Some(include) = sources.include() {
             copy(&include, &files(&include)?, &work.path().join(INCLUDE))?;

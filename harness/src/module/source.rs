@@ -28,6 +28,26 @@ pub struct Source {
     pub file: Option<String>,
 }
 
+impl Source {
+    /// The Kbuild of a module that is a file by itself; `None` where the folder has one.
+    pub(super) fn kbuild(&self) -> io::Result<Option<String>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let text = String::from_utf8_lossy(&fs::read(self.dir.join(file))?).into_owned();
+        // It asks for the option that it belongs to, which only Kconfig would define (include/linux/kconfig.h): such is
+        // KPROBES_SANITY_TEST in lib/test_kprobes.c, which as a module leaves out what is not exported.
+        let flags: String = module_options(&text).map(|option| format!(" -D{option}_MODULE=1")).collect();
+        Ok(Some(format!("obj-m := {}.o\nccflags-y :={flags}\n", self.name)))
+    }
+}
+
+/// The options of which the text asks whether they are modules.
+fn module_options(text: &str) -> impl Iterator<Item = &str> {
+    let asked = text.split("IS_MODULE(").skip(1).filter_map(|rest| rest.split_once(')'));
+    asked.map(|(option, _)| option.trim()).filter(|option| {
+        option.starts_with("CONFIG_") && option.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    })
+}
+
 /// Every test module of a folder.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -82,6 +102,9 @@ impl Sources {
     pub fn of_kernel(sources: &Path, file: &str) -> Result<(Self, String), Error> {
         let path = sources.join(file);
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        // Where Debian's sources were unpacked, each such file has a folder of its own, of the file's name.
+        let alone = path.file_name().map(|name| path.join(name)).filter(|file| file.is_file());
+        let path = alone.unwrap_or(path);
         if path.is_file() && path.extension().is_some_and(|extension| extension == "c") {
             let source = Source {
                 name: name.clone(),
@@ -211,6 +234,20 @@ mod tests {
         assert_eq!((name.as_str(), source.file.as_deref()), ("test-x", Some("test-x.c")));
         assert_eq!(source.dir, dir.path().join("lib"));
         assert!(Sources::of_kernel(dir.path(), "lib/gone.c").is_err());
+    }
+
+    #[test]
+    fn a_file_that_asks_whether_it_is_a_module_is_told() {
+        let text =
+            "#if !IS_MODULE(CONFIG_A)\n#if IS_MODULE( CONFIG_B_2 ) || IS_MODULE(x)\nIS_MODULE(CONFIG_$(x))";
+        assert_eq!(module_options(text).collect::<Vec<_>>(), ["CONFIG_A", "CONFIG_B_2"]);
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.c"), text).unwrap();
+        let (sources, name) = Sources::of_kernel(dir.path(), "a.c").unwrap();
+        assert_eq!(
+            sources.get(&name).unwrap().kbuild().unwrap().unwrap(),
+            "obj-m := a.o\nccflags-y := -DCONFIG_A_MODULE=1 -DCONFIG_B_2_MODULE=1\n"
+        );
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) enum Layout {
     /// The kernel's sources, to build kernels from: all but the larger parts that no fragment of a configuration asks for.
     Tree,
     /// The kernel's sources: of all of them the folders in [`SOURCES`], and modules that are a file each, `<file>.c` in
-    /// a folder of that name with a Kbuild.
+    /// a folder of that name.
     Source,
 }
 
@@ -165,7 +165,6 @@ fn tree(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
 }
 
 fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
-    let mut modules = Vec::new();
     let mut file = |path: PathBuf, content: Vec<u8>| {
         let path: PathBuf = path.components().skip(1).collect();
         if SOURCES.iter().any(|kept| path.starts_with(kept)) {
@@ -174,16 +173,10 @@ fn source(deb: &Path, dest: &Path, cancel: &Cancel) -> io::Result<()> {
         if !is_module(&path, &content) {
             return Ok(None);
         }
-        modules.push(path.clone());
         Ok(path.file_name().map(|name| (path.join(name), content)))
     };
     let mut rules = Rules { file: &mut file, link: &mut |_, _| None };
     deb::unpack_inner(deb, is_sources, dest, &mut rules, cancel)?;
-    for module in modules {
-        let object = module.with_extension("o");
-        let object = object.file_name().unwrap_or_default().to_string_lossy();
-        fs::write(dest.join(&module).join("Kbuild"), format!("obj-m := {object}\n"))?;
-    }
     SOURCES.iter().try_for_each(|kept| expect(dest, kept))
 }
 
