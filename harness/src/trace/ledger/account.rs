@@ -200,10 +200,13 @@ impl Account {
         for (index, held) in self.held.iter().enumerate() {
             let fit = held.fit(&given, freed);
             possible += i64::from(fit > Fit::Not);
+            // What takes and gives back in one function, as can_create() does beside the socket's own reference, means its own.
+            let fit = (fit, held.taken.frames.first() == given.frames.first());
             if best.is_none_or(|(best, _)| fit >= best) {
                 best = Some((fit, index));
             }
         }
+        let best = best.map(|((fit, _), index)| (fit, index));
         if let Some((_, index)) = best
             && let Some(best) = self.held.get(index)
         {

@@ -226,6 +226,28 @@ fn removal_by_force_is_told() {
     assert_eq!(ledger.notes, [Note::RemovedWhileHeld { references: 1 }]);
 }
 
+/// can_create() holds the protocol's module while the socket takes its own reference (net/can/af_can.c).
+#[test]
+fn what_a_function_gives_back_is_what_it_took() {
+    let line = |name: &str, site: &str, count: i64, inner: &[&str]| {
+        let stack: String = inner
+            .iter()
+            .chain(&["__sock_create", "__sys_socket"])
+            .map(|frame| format!(" => {frame}\n"))
+            .collect();
+        trace(&[("candump-9", name, &format!("m call_site={site} refcnt={count}"))])
+            + &trace(&[("candump-9", "", "")]).replace(": : \n", ": <stack trace>\n")
+            + &stack
+    };
+    let text = trace(LOAD)
+        + &line("module_get", "can_create [can]", 2, &["can_create [can]"])
+        + &line("module_get", "sk_prot_alloc", 3, &["sk_prot_alloc", "sk_alloc", "can_create [can]"])
+        + &line("module_put", "can_create [can]", 2, &["can_create [can]"]);
+    let ledger = &ledgers(&text)[0];
+    let chains: Vec<_> = ledger.outstanding.iter().map(|reference| reference.chain[..2].to_vec()).collect();
+    assert_eq!(chains, [["sk_prot_alloc", "sk_alloc"]], "{text}");
+}
+
 #[test]
 fn requests_are_joined_to_the_load() {
     let ledger = one(&[
