@@ -165,8 +165,9 @@ impl Evidence {
 /// What a console has from its first line that is later than `last` on; all, where there is no such time.
 fn beyond(console: &str, last: Option<Duration>) -> String {
     let later = |line: &&str| ConsoleLine::parse(line).time > last;
-    let known = console.split_inclusive('\n').skip_while(|line| last.is_some() && !later(line));
-    known.collect()
+    // A console ends its lines with a carriage return, too.
+    let known = console.lines().skip_while(|line| last.is_some() && !later(line));
+    known.flat_map(|line| [line.trim_end_matches('\r'), "\n"]).collect()
 }
 
 /// What a trace says of each module's references; nothing where it has no such events.
@@ -258,10 +259,10 @@ mod tests {
             "boot\r\n[    1.000001] one\r\n[    1.000002] two\r\n[    1.000003] Kernel panic\r\n no time\r\n";
         assert_eq!(
             beyond(console, Some(Duration::from_micros(1_000_002))),
-            "[    1.000003] Kernel panic\r\n no time\r\n"
+            "[    1.000003] Kernel panic\n no time\n"
         );
         assert_eq!(beyond(console, Some(Duration::from_micros(1_000_003))), "");
-        assert_eq!(beyond(console, None), console);
+        assert_eq!(beyond(console, None), console.replace('\r', ""));
     }
 
     #[test]
