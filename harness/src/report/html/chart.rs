@@ -12,7 +12,7 @@ const HEIGHT: f64 = 180.0;
 const LEFT: f64 = 32.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 16.0;
-const BOTTOM: f64 = 28.0;
+const BOTTOM: f64 = 36.0;
 /// Half of a mark's size.
 const MARK: f64 = 6.0;
 
