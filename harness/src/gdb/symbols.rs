@@ -53,6 +53,11 @@ impl Symbols {
             if let Some(index) = ORC.iter().position(|mark| *mark == name) {
                 symbols.orc[index] = Some(address);
             }
+            // Pages for probes' copies of instructions, anywhere in memory, are listed like this; no module has them
+            // (`kernel/kallsyms.c`).
+            if module.starts_with("__builtin__") {
+                continue;
+            }
             let good = name.len() <= LONGEST_NAME && name.chars().all(|c| c.is_ascii_graphic());
             // With ppc64's ELFv1 ABI the plain name is that of the function's descriptor, which is data.
             let name = name.strip_prefix('.').unwrap_or(name);

@@ -59,7 +59,7 @@ fn the_symbol_file_has_each_function_in_its_place() {
 #[case("arm", "c0101000 T stext\n", 1)]
 #[case("ppc64le", "c000000000000000 T _stext\n", 1)]
 #[case("ppc64", "c000000000000000 T ._stext\nc000000001000000 D _stext\n", 1)]
-#[case("ppc", "c0000000 T _stext\n", 1)]
+#[case("ppc", "c0000000 T _stext\nbe46f000 t kprobe_insn_page\t[__builtin__kprobes]\n", 1)]
 #[case("x86_64", "0000000000000000 T hidden\n", 0)]
 #[case("x86_64", "", 0)]
 fn the_symbol_file_is_of_the_guests_kind(#[case] name: &str, #[case] kallsyms: &str, #[case] count: usize) {
