@@ -6,11 +6,12 @@
  * back when the last user of the open file is gone: a descriptor, or a mapping that outlives the
  * descriptor.  /dev/refmod, mode 0644, reads "refmod" and a newline, and maps as one read-only page
  * that starts with the same text.  Shells have no mmap(2): a write, of whatever text, maps the page
- * into the memory of the task that writes, through a descriptor that is open for reading too.  No
- * parameters.
+ * into the memory of the task that writes, through a descriptor that is open for reading too.  The
+ * file refmod in debugfs reads the same.  No parameters.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/debugfs.h>
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
@@ -23,6 +24,7 @@
 
 static const char text[] = "refmod\n";
 static char *page;
+static struct dentry *in_debugfs;
 
 static ssize_t refmod_read(struct file *file, char __user *to, size_t count, loff_t *position)
 {
@@ -69,12 +71,14 @@ static int __init refmod_init(void)
 		free_page((unsigned long)page);
 		return error;
 	}
+	in_debugfs = debugfs_create_file("refmod", 0444, NULL, NULL, &refmod_ops);
 	pr_info("loaded\n");
 	return 0;
 }
 
 static void __exit refmod_exit(void)
 {
+	debugfs_remove(in_debugfs);
 	misc_deregister(&refmod_device);
 	free_page((unsigned long)page);
 	pr_info("unloaded\n");

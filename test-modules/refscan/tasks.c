@@ -2,10 +2,12 @@
 /* refscan: tasks, their open files and mappings, and kernel threads. */
 #include <linux/blkdev.h>
 #include <linux/cdev.h>
+#include <linux/debugfs.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs_struct.h>
 #include <linux/kthread.h>
+#include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/net.h>
 #include <linux/rcupdate.h>
@@ -87,6 +89,31 @@ static struct socket *file_socket(struct file *file)
 }
 
 /*
+ * The owner of an open file of debugfs, whose own operations stand between: it takes a reference at
+ * open and gives it back at release (fs/debugfs/file.c, full_proxy_open).  Without operations there
+ * is no such file's data, and bit 0 of the pointer is set (v4.15, 7d39bc50c47b "debugfs: defer
+ * debugfs_fsdata allocation to first usage"); in 6.14 that pointer became another.
+ */
+static const struct module *debugfs_owner(struct file *file)
+{
+#if IS_ENABLED(CONFIG_DEBUG_FS) && !kernel_before(4, 15) && kernel_before(6, 14)
+	struct inode *inode = file_inode(file);
+	const void *data = READ_ONCE(file->f_path.dentry->d_fsdata);
+	const struct file_operations *real;
+
+	if (inode->i_sb->s_magic != DEBUGFS_MAGIC || !S_ISREG(inode->i_mode))
+		return NULL;
+	if (!data || (unsigned long)data & 1)
+		return NULL;
+	real = debugfs_real_fops(file);
+	/* Those that debugfs does not stand before are the file's own. */
+	return real && real != file->f_op ? real->owner : NULL;
+#else
+	return NULL;
+#endif
+}
+
+/*
  * Shows an open file that belongs to the module, once for each way in which it does.  The caller
  * keeps the file from being closed, and may hold a spinlock.
  */
@@ -104,12 +131,14 @@ static void check_file(const struct place *place, struct file *file)
 		       I_BDEV(file->f_mapping->host)->bd_disk->fops->owner == module;
 	bool by_socket = ops && ops->owner == module;
 	bool by_protocol = sk && sk->sk_prot_creator && sk->sk_prot_creator->owner == module;
+	bool by_debugfs = debugfs_owner(file) == module;
 	bool by_fs = inode->i_sb->s_type->owner == module;
 	bool unowned = !by_ops && in_module(scan, file->f_op);
 	unsigned int number, refs;
 	bool known;
 
-	if (!(by_ops || by_device || by_disk || by_socket || by_protocol || by_fs || unowned))
+	if (!(by_ops || by_device || by_disk || by_socket || by_protocol || by_debugfs ||
+	      by_fs || unowned))
 		return;
 	number = file_number(scan, file, &known);
 	/* One open file has its references once, however many descriptors and mappings there are. */
@@ -124,6 +153,8 @@ static void check_file(const struct place *place, struct file *file)
 		show_file(place, file, sk, "socket", refs, number);
 	if (by_protocol)
 		show_file(place, file, sk, "protocol", refs, number);
+	if (by_debugfs)
+		show_file(place, file, sk, "debugfs", refs, number);
 	/* The mount has the reference of a file system; operations without an owner have none. */
 	if (by_fs)
 		show_file(place, file, sk, "filesystem", 0, number);
