@@ -376,6 +376,7 @@ values: { insn-offset: 5 }
             "arm64",
             "i386",
             "mips64el",
+            "ppc",
             "ppc64",
             "ppc64le",
             "ppc64le-6.12",
@@ -384,6 +385,7 @@ values: { insn-offset: 5 }
             "x86_64",
             "x86_64-5.10",
             "x86_64-6.12",
+            "x86_64-small",
         ];
         assert_eq!(names, expected);
     }
