@@ -92,7 +92,8 @@ static struct socket *file_socket(struct file *file)
  * The owner of an open file of debugfs, whose own operations stand between: it takes a reference at
  * open and gives it back at release (fs/debugfs/file.c, full_proxy_open).  Without operations there
  * is no such file's data, and bit 0 of the pointer is set (v4.15, 7d39bc50c47b "debugfs: defer
- * debugfs_fsdata allocation to first usage"); in 6.14 that pointer became another.
+ * debugfs_fsdata allocation to first usage").  debugfs_real_fops() is gone in 6.17 (d9bc88aa54d6);
+ * kernels from 6.14 on have not been tried.
  */
 static const struct module *debugfs_owner(struct file *file)
 {
