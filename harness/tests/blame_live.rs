@@ -191,11 +191,7 @@ fn an_open_device_is_named_and_nothing_is_left_behind() {
 #[test]
 fn who_takes_it_meanwhile_is_joined_with_what_a_scan_of_the_kernel_finds() {
     let Some(mut session) = session(&["refmod", SCANNER]) else { return };
-    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
-    session.push(SCANNER, false).unwrap();
-    let guest = session.guest();
-    guest.set_limit(Duration::from_secs(60));
-    copy_command(guest);
+    let guest = to_look_from(&mut session);
     let line =
         "exec /tmp/kmodlab blame --live refmod --format json --refscan /lib/modules/*/refscan.ko >/tmp/out";
     let (live, pid) = guest.spawn(shell(line)).unwrap().unwrap();
@@ -239,11 +235,7 @@ fn who_takes_it_meanwhile_is_joined_with_what_a_scan_of_the_kernel_finds() {
 fn a_scanner_that_a_killed_look_left_is_removed_by_the_next() {
     const REMOVED: &str = "kmodlab: removed `refscan`, which a look that was killed had left loaded\n";
     let Some(mut session) = session(&["refmod", SCANNER]) else { return };
-    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
-    session.push(SCANNER, false).unwrap();
-    let guest = session.guest();
-    guest.set_limit(Duration::from_secs(60));
-    copy_command(guest);
+    let guest = to_look_from(&mut session);
     copy_helper(guest);
     let line = "exec /tmp/helper killed /tmp/kmodlab blame --live refmod --refscan /lib/modules/*/refscan.ko";
     let killed = guest.run(shell(line)).unwrap().unwrap();
@@ -269,15 +261,11 @@ fn a_scanner_that_a_killed_look_left_is_removed_by_the_next() {
 #[test]
 fn mappings_sockets_mounts_and_interfaces_are_named() {
     let Some(mut session) = session(&["refmod", SCANNER]) else { return };
-    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
     for name in ["can-raw", "loop", "vfat", "nls_cp437", "nls_ascii", "sch_sfq"] {
         assert_eq!(session.load(name, true, "", false).unwrap().answer, Ok(()), "{name}");
     }
     assert_eq!(session.load("ifb", true, "numifbs=1", false).unwrap().answer, Ok(()));
-    session.push(SCANNER, false).unwrap();
-    let guest = session.guest();
-    guest.set_limit(Duration::from_secs(60));
-    copy_command(guest);
+    let guest = to_look_from(&mut session);
     copy_helper(guest);
     let used = |guest: &mut Guest, module: &str| {
         let path = format!("/sys/module/{module}/refcnt");
@@ -324,6 +312,16 @@ fn mappings_sockets_mounts_and_interfaces_are_named() {
     assert!(out.starts_with(shaped), "{out}");
     assert!(!scanner_is_loaded(guest));
     assert_eq!(instances(guest), 0);
+}
+
+/// The guest with `refmod` loaded, and with the command and the scanner to load.
+fn to_look_from(session: &mut Session) -> &mut Guest {
+    assert_eq!(session.load("refmod", false, "", false).unwrap().answer, Ok(()));
+    session.push(SCANNER, false).unwrap();
+    let guest = session.guest();
+    guest.set_limit(Duration::from_secs(60));
+    copy_command(guest);
+    guest
 }
 
 /// How many of the command's tracefs instances there are.

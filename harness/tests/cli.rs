@@ -280,11 +280,11 @@ fn the_schema_is_json_and_the_one_in_the_tree() {
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/schema.json");
     assert_eq!(printed, serde_json::from_slice::<serde_json::Value>(&std::fs::read(file).unwrap()).unwrap());
-    let output = Project::new().kmodlab(&["schema", "report"]);
-    assert_eq!(
-        output.stdout,
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.schema.json")).unwrap()
-    );
+    for of in ["report", "diff"] {
+        let output = Project::new().kmodlab(&["schema", of]);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/{of}.schema.json"));
+        assert_eq!(output.stdout, std::fs::read(file).unwrap());
+    }
 }
 
 #[test]
