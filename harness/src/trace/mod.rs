@@ -4,6 +4,7 @@
 //! All pure: text in, values out. What a guest sends is hostile, so that nothing here panics or grows without bound
 //! on any input; what cannot be read is passed over or reported, never guessed.
 
+mod context;
 pub mod dat;
 mod event;
 mod format;

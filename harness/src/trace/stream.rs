@@ -128,8 +128,8 @@ pub(super) struct Matcher<T> {
     queue: VecDeque<Slot<T>>,
     /// Events seen, wanted or not.
     seen: u64,
-    /// The event that the stack being read belongs to, by its number.
-    stack_of: Option<u64>,
+    /// The event that the stack being read belongs to, by its place in the queue.
+    stack_of: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -156,8 +156,9 @@ impl<T> Matcher<T> {
             self.entry(entry, collect);
             return;
         }
-        if let Some(number) = self.stack_of.take() {
-            self.close(|slot| slot.number == number);
+        if let Some(slot) = self.stack_of.take().and_then(|place| self.queue.get_mut(place)) {
+            slot.open = false;
+            self.settle();
         }
         match line {
             Line::Event(event) => self.event(event, collect),
@@ -179,7 +180,6 @@ impl<T> Matcher<T> {
     /// Nothing is to come, or not soon.
     pub(super) fn finish(&mut self) {
         self.close(|_| true);
-        self.stack_of = None;
     }
 
     fn event(&mut self, event: &EventRef<'_>, collect: &mut impl Collect<Item = T>) {
@@ -215,18 +215,13 @@ impl<T> Matcher<T> {
     }
 
     fn stack(&mut self, cpu: u32, pid: i32) {
-        let is_owner = |slot: &&Slot<T>| slot.open && slot.cpu == cpu && slot.pid == pid;
-        self.stack_of = self.queue.iter().rev().find(is_owner).map(|slot| slot.number);
+        self.stack_of = self.queue.iter().rposition(|slot| slot.open && slot.cpu == cpu && slot.pid == pid);
     }
 
     fn entry(&mut self, entry: &str, collect: &mut impl Collect<Item = T>) {
-        let Some(number) = self.stack_of else { return };
+        let Some(slot) = self.stack_of.and_then(|place| self.queue.get_mut(place)) else { return };
         // trace-cmd fills a short stack up.
-        if entry == "0x0" {
-            return;
-        }
-        let owner = self.queue.iter_mut().rev().find(|slot| slot.open && slot.number == number);
-        if let Some(slot) = owner {
+        if entry != "0x0" {
             collect.entry(&mut slot.item, entry);
         }
     }
@@ -242,6 +237,7 @@ impl<T> Matcher<T> {
 
     /// Hands on what is complete and has nothing incomplete before it.
     fn settle(&mut self) {
+        self.stack_of = None;
         while self.queue.front().is_some_and(|slot| !slot.open) {
             self.done.extend(self.queue.pop_front().map(|slot| slot.item));
         }

@@ -4,8 +4,9 @@
 //! `kernel/trace/trace_output.c`, and of `trace-cmd report`. This is the hot path of every reader of trace logs: it
 //! scans bytes by hand and looks at few of them more than once.
 
-use memchr::{memchr, memrchr};
+use memchr::memchr;
 
+use super::context::{DEFAULT_DASH, LATENCY_DASH, context, digits};
 use super::event::ModuleEvent;
 
 /// What stands before the event in a line: who, where and when.
@@ -99,9 +100,14 @@ fn stack_entry(start: &str) -> Line<'_> {
     }
 }
 
-/// A task's name may look like the start of something else; only an event has a colon after its time.
+/// A task's name may look like the start of something else; only an event has a colon after its time. What stands at the
+/// very start, as entries of stacks do, must besides have the dash or blank that ends a name of all columns.
 fn event_or<'a>(line: &'a str, otherwise: Line<'a>) -> Line<'a> {
-    if memchr(b':', line.as_bytes()).is_none() {
+    let bytes = line.as_bytes();
+    let may_be_name = bytes.starts_with(b"  ")
+        || matches!(bytes.get(DEFAULT_DASH), Some(b'-' | b' '))
+        || bytes.get(LATENCY_DASH) == Some(&b'-');
+    if !may_be_name || memchr(b':', bytes).is_none() {
         return otherwise;
     }
     match event_line(line) {
@@ -164,149 +170,6 @@ fn event_line(line: &str) -> Line<'_> {
 /// Events have names of C; what `trace_printk` prints stands after a function's name, which may have a suffix.
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
-}
-
-/// The widths that the kernel pads the task's name to, which is never longer: the dash before the pid stands there.
-const DEFAULT_DASH: usize = 16;
-const LATENCY_DASH: usize = 8;
-
-/// Splits a line into its context and the event.
-///
-/// A task's name may hold anything: spaces, dashes, brackets, even what looks like a context. So the dash is first
-/// looked for in its column; only a line that somebody has trimmed or indented needs the search.
-fn context(line: &str) -> Option<(Context<'_>, &str)> {
-    let bytes = line.as_bytes();
-    if bytes.get(DEFAULT_DASH) == Some(&b'-')
-        && let Some(found) = context_at(line, DEFAULT_DASH, default_layout)
-    {
-        return Some(found);
-    }
-    if bytes.get(LATENCY_DASH) == Some(&b'-')
-        && let Some(found) = context_at(line, LATENCY_DASH, latency_layout)
-    {
-        return Some(found);
-    }
-    if bytes.get(DEFAULT_DASH) == Some(&b' ')
-        && let Some(found) = verbose(line)
-    {
-        return Some(found);
-    }
-    let indent = line.len() - line.trim_ascii_start().len();
-    let reach = line.char_indices().map(|(at, _)| at).filter(|at| *at >= indent).nth(DEFAULT_DASH);
-    let mut end = reach.unwrap_or(line.len());
-    while let Some(dash) = line.as_bytes().get(..end).and_then(|head| memrchr(b'-', head)) {
-        let found = context_at(line, dash, default_layout).or_else(|| context_at(line, dash, latency_layout));
-        if found.is_some() {
-            return found;
-        }
-        end = dash;
-    }
-    behind_instance(line)
-}
-
-/// `trace-cmd report` puts the name of a tracefs instance before its lines: `own:           insmod-86 …`.
-fn behind_instance(line: &str) -> Option<(Context<'_>, &str)> {
-    let (name, rest) = line.split_at_checked(memchr(b':', line.as_bytes())?)?;
-    let rest = rest.strip_prefix(": ").filter(|_| !name.contains([' ', '[']))?;
-    (rest.as_bytes().get(DEFAULT_DASH) == Some(&b'-'))
-        .then(|| context_at(rest, DEFAULT_DASH, default_layout))?
-}
-
-/// `          insmod     125   0 0 00000001 0000000a [0054f68c] 13.560ms (+1.154ms): …`, the latency layout with the
-/// option `verbose`: pid, cpu, flags, preemption count, index, the absolute time, and the time since the first event.
-fn verbose(line: &str) -> Option<(Context<'_>, &str)> {
-    let comm = line.get(..DEFAULT_DASH)?.trim_ascii();
-    let (pid, rest) = digits(line.get(DEFAULT_DASH..)?.trim_ascii_start())?;
-    let (cpu, rest) = digits(rest.trim_ascii_start())?;
-    let (flags, rest) = rest.trim_ascii_start().split_once(" [")?;
-    if !flags.bytes().all(|b| b.is_ascii_hexdigit() || b == b' ') {
-        return None;
-    }
-    let (_, rest) = rest.split_once("] ")?;
-    let (time, rest) = rest.split_once(" (")?;
-    if !time.starts_with(|c: char| c.is_ascii_digit())
-        || !time.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
-    {
-        return None;
-    }
-    let (_, rest) = rest.split_once("): ")?;
-    let (pid, cpu) = (pid.parse().ok()?, cpu.parse().ok()?);
-    let comm = (comm != "<...>").then_some(comm);
-    Some((Context { comm, pid, cpu, flags: "", time }, rest))
-}
-
-/// The columns after the pid: cpu, flags, and the rest of the line.
-type Columns<'a> = (u32, &'a str, &'a str);
-
-fn context_at<'a>(
-    line: &'a str,
-    dash: usize,
-    layout: fn(&'a str) -> Option<Columns<'a>>,
-) -> Option<(Context<'a>, &'a str)> {
-    let comm = line.get(..dash)?.trim_ascii();
-    let (pid, rest) = digits(line.get(dash + 1..)?)?;
-    let pid = pid.parse().ok()?;
-    let (cpu, flags, rest) = layout(rest.strip_prefix(' ')?.trim_ascii_start())?;
-    let (time, rest) = timestamp(rest)?;
-    let comm = (comm != "<...>").then_some(comm);
-    Some((Context { comm, pid, cpu, flags, time }, rest))
-}
-
-/// `[000] ...1.     4.123456: …`, with a thread group `(  123)` or `(-------)` before or after the cpu where the
-/// option `record-tgid` is on, and without flags where `irq-info` is off.
-fn default_layout(rest: &str) -> Option<Columns<'_>> {
-    let (cpu, rest) = digits(skip_tgid(rest).strip_prefix('[')?)?;
-    let rest = skip_tgid(rest.strip_prefix(']')?.trim_ascii_start());
-    let (flags, rest) = match rest.as_bytes().first()? {
-        b'0'..=b'9' => ("", rest),
-        _ => token(rest)?,
-    };
-    Some((cpu.parse().ok()?, flags, rest))
-}
-
-/// `  0d..1.    12us+: …`: the cpu and the flags are one word.
-fn latency_layout(rest: &str) -> Option<Columns<'_>> {
-    let (cpu, rest) = digits(rest)?;
-    let (flags, rest) = token(rest)?;
-    if flags.is_empty() {
-        return None;
-    }
-    Some((cpu.parse().ok()?, flags, rest))
-}
-
-fn skip_tgid(rest: &str) -> &str {
-    let inside =
-        rest.strip_prefix('(').and_then(|rest| rest.split_at_checked(memchr(b')', rest.as_bytes())?));
-    match inside {
-        Some((tgid, after)) if tgid.bytes().all(|b| b.is_ascii_digit() || b == b' ' || b == b'-') => {
-            after.strip_prefix(')').unwrap_or(after).trim_ascii_start()
-        }
-        _ => rest,
-    }
-}
-
-/// A number with its unit, then the mark of a delay (`+`, `!`, `#` and so on, a blank for none) in the latency
-/// layout, then a colon.
-fn timestamp(rest: &str) -> Option<(&str, &str)> {
-    let rest = rest.trim_ascii_start();
-    let number = rest.bytes().position(|b| !b.is_ascii_digit() && b != b'.')?;
-    let unit = rest.bytes().skip(number).position(|b| !b.is_ascii_lowercase())?;
-    let (time, rest) = rest.split_at_checked(number + unit)?;
-    let rest = match rest.as_bytes() {
-        [b':', ..] => rest.get(1..)?,
-        [mark, b':', ..] if !mark.is_ascii_alphanumeric() => rest.get(2..)?,
-        _ => return None,
-    };
-    (number > 0 && time.as_bytes().first()? != &b'.').then_some((time, rest))
-}
-
-fn token(rest: &str) -> Option<(&str, &str)> {
-    rest.split_at_checked(memchr(b' ', rest.as_bytes())?)
-}
-
-fn digits(text: &str) -> Option<(&str, &str)> {
-    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
-    (end > 0).then(|| text.split_at_checked(end)).flatten()
 }
 
 #[cfg(test)]

@@ -77,20 +77,28 @@ impl<'s> Cursor<'s> {
 
     /// The next `length` bytes, of which there may be `limit`.
     pub(super) fn take(&mut self, length: u64, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.take_into(&mut bytes, length, limit)?;
+        Ok(bytes)
+    }
+
+    /// The same, in place of what `bytes` had.
+    pub(super) fn take_into(&mut self, bytes: &mut Vec<u8>, length: u64, limit: usize) -> Result<(), Error> {
         let wanted = usize::try_from(length).ok().filter(|length| *length <= limit);
         let wanted = wanted.ok_or(Error::TooLong { at: self.at, length })?;
-        let mut bytes = Vec::new();
-        while bytes.len() < wanted {
-            let had = bytes.len();
-            bytes.resize((had + STEP).min(wanted), 0);
-            let read = self.source.read_at(self.at, bytes.get_mut(had..).unwrap_or_default())?;
+        bytes.truncate(wanted);
+        let mut known = 0;
+        while known < wanted {
+            let end = (known + STEP).min(wanted);
+            bytes.resize(end.max(bytes.len()), 0);
+            let read = self.source.read_at(self.at, bytes.get_mut(known..end).unwrap_or_default())?;
             if read == 0 {
                 return Err(Error::Cut { at: self.at });
             }
-            bytes.truncate(had + read);
+            known += read;
             self.at += read as u64;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     pub(super) fn u16(&mut self) -> Result<u16, Error> {

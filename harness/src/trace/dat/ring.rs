@@ -179,7 +179,7 @@ impl Ring {
         let mut cursor = Cursor::new(source, self.next, self.order);
         if self.algorithm == Algorithm::None {
             let some = self.layout.page.max((1 << 16) / self.layout.page * self.layout.page) as u64;
-            self.block = cursor.take(self.left.min(some), self.limit)?;
+            cursor.take_into(&mut self.block, self.left.min(some), self.limit)?;
             self.left -= self.block.len() as u64;
         } else {
             let (packed, length) = (cursor.u32()?, cursor.u32()?);
