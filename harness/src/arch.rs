@@ -31,6 +31,8 @@ pub struct Row {
     /// The versions of QEMU (major, minor), from one and up to another, under which a restored guest's cpus other than
     /// the first never run again.
     pub restores_one_cpu: Option<Range<(u64, u64)>>,
+    /// Why a guest of this machine cannot be saved at all, so that each case boots.
+    pub unsaved: Option<&'static str>,
     /// Arguments of QEMU that the machine needs besides.
     pub qemu_args: &'static [&'static str],
     /// The virtio-serial bus device.
@@ -120,6 +122,7 @@ static ROWS: &[Row] = &[
         cpu: "qemu64",
         tcg: "tcg,thread=single",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -157,6 +160,7 @@ static ROWS: &[Row] = &[
         cpu: "cortex-a15",
         tcg: "tcg,thread=multi",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -196,6 +200,7 @@ static ROWS: &[Row] = &[
         // A cpu that RTAS starts is no longer `quiesced`, and that was not saved (QEMU: commit fb802acdc8b in
         // `hw/ppc/spapr_rtas.c`; mended by "Fix env->quiesced migration" in `target/ppc/machine.c`).
         restores_one_cpu: Some((10, 0)..(11, 0)),
+        unsaved: None,
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -235,6 +240,7 @@ static ROWS: &[Row] = &[
         tcg: "tcg,thread=multi",
         // As on ppc64le.
         restores_one_cpu: Some((10, 0)..(11, 0)),
+        unsaved: None,
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -275,6 +281,7 @@ static ROWS: &[Row] = &[
         // QEMU: "Guest not yet converted to MTTCG".
         tcg: "tcg,thread=single",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &["-vga", "none"],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -308,6 +315,9 @@ static ROWS: &[Row] = &[
         cpu: "TI-UltraSparc-IIi",
         tcg: "tcg,thread=multi",
         restores_one_cpu: None,
+        // `memory-backend` is accepted, and `sun4u.ram` is another block beside it (QEMU: `hw/sparc64/sun4u.c`); `migrate`
+        // ended in SIGFPE, five times of five: pages of 8 KiB are more than the host's 4 KiB (`migration/ram.c`).
+        unsaved: Some("QEMU's sun4u keeps its memory in no file, and QEMU 7.2 dies of saving it"),
         qemu_args: &["-vga", "none"],
         // The other bus is full with the machine's own devices.
         virtio_serial: "virtio-serial-pci,bus=pciB",
@@ -329,7 +339,8 @@ static ROWS: &[Row] = &[
         big_endian: true,
         text_prefix: "",
         max_cpus: 1,
-        gdb_argument: "$o0",
+        // gdb stops behind the instruction that makes the callee's window of its caller's.
+        gdb_argument: "$i0",
         back_chain: None,
         kvm_hosts: &[],
     },
@@ -342,6 +353,7 @@ static ROWS: &[Row] = &[
         cpu: "qemu32",
         tcg: "tcg,thread=single",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -380,6 +392,7 @@ static ROWS: &[Row] = &[
         cpu: "cortex-a53",
         tcg: "tcg,thread=multi",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -418,6 +431,7 @@ static ROWS: &[Row] = &[
         cpu: "qemu",
         tcg: "tcg,thread=multi",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-ccw",
         // The bus itself, virtio_ccw, is part of every kernel (S390_GUEST is no module), and modules.builtin leaves it out.
@@ -453,6 +467,7 @@ static ROWS: &[Row] = &[
         cpu: "rv64",
         tcg: "tcg,thread=multi",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],
@@ -488,6 +503,7 @@ static ROWS: &[Row] = &[
         // QEMU 7.2: "Guest not yet converted to MTTCG". With a thread for each cpu, guests hung at probes.
         tcg: "tcg,thread=single",
         restores_one_cpu: None,
+        unsaved: None,
         qemu_args: &[],
         virtio_serial: "virtio-serial-pci",
         channel_drivers: &["virtio_pci", "virtio_console"],

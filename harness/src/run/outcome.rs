@@ -229,13 +229,15 @@ impl Totals {
     }
 }
 
-impl From<Ends> for Kind {
-    fn from(ends: Ends) -> Self {
-        match ends {
-            Ends::Fail => Kind::Fail,
-            Ends::Crash => Kind::Crash,
-            Ends::Timeout => Kind::Timeout,
-            Ends::Error => Kind::Error,
+impl Ends {
+    /// How such a case ends, if that is certain.
+    pub(super) fn kind(self) -> Option<Kind> {
+        match self {
+            Ends::Fail => Some(Kind::Fail),
+            Ends::Crash => Some(Kind::Crash),
+            Ends::Timeout => Some(Kind::Timeout),
+            Ends::Error => Some(Kind::Error),
+            Ends::Varies => None,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::image::spec::DebianName;
 use crate::lab::Lab;
 use crate::module::{self, Builder, Built, COUNT_LINES, Headers, Sources};
 use crate::scenario::expand::Case;
-use crate::scenario::limits::{self, Limit};
+use crate::scenario::limits::{self, Ends, Limit};
 use crate::scenario::step::Origin;
 use crate::scenario::{KernelFacts, Requires};
 use crate::vm::{Accel, Boot, Machine};
@@ -201,10 +201,9 @@ impl<'a> Runner<'a> {
     /// A case that ends as its limit says is skipped; one that passes in spite of it makes the limit's entry out of date.
     fn meet_limit(&self, case: &Case, report: &mut CaseReport) {
         let Ok(image) = self.image(&case.image, &[]) else { return };
-        let applies = |limit: &&Spanned<Limit>| unmet(&image, &limit.value.on.value).is_none();
-        let Some(limit) = case.limits.iter().find(applies) else { return };
+        let Some(limit) = limit(&image, case) else { return };
         let kind = report.outcome.kind();
-        if kind == limit.value.ends.into() {
+        if Some(kind) == limit.value.ends.kind() {
             report.outcome = Outcome::Skip(limit.value.reason().to_owned());
         } else if kind == Kind::Pass {
             self.lab.warn(format!(
@@ -221,7 +220,12 @@ impl<'a> Runner<'a> {
         if self.lab.cancel().is_cancelled() {
             return Err(Early::Cancelled);
         }
-        if let Some(reason) = self.unmet(&*self.image(&case.image, &[])?, case) {
+        let image = self.image(&case.image, &[])?;
+        let hopeless = || {
+            let limit = limit(&image, case).filter(|limit| limit.value.ends == Ends::Varies)?;
+            Some(limit.value.reason().to_owned())
+        };
+        if let Some(reason) = self.unmet(&image, case).or_else(hopeless) {
             return Err(Early::Ended(Outcome::Skip(reason).into(), Vec::new()));
         }
         let image = self.image(&case.image, &case.scenario.packages())?;
@@ -398,6 +402,11 @@ impl<'a> Runner<'a> {
         }
         Ok(Material::new(Arc::clone(image), built))
     }
+}
+
+/// The limit that a case meets on an image.
+fn limit<'c>(image: &Image, case: &'c Case) -> Option<&'c Spanned<Limit>> {
+    case.limits.iter().find(|limit| unmet(image, &limit.value.on.value).is_none())
 }
 
 /// What an image lacks of what is required.

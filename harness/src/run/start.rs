@@ -76,7 +76,7 @@ pub struct Starter<'a> {
     /// The snapshots had so far; an error stands for all cases that need the same one.
     snapshots: Mutex<HashMap<String, Slot>>,
     programs: Programs,
-    /// What was said of snapshots that do not fit, so that it is said once.
+    /// What was said of snapshots that there are not, so that it is said once.
     said: Mutex<HashSet<String>>,
 }
 
@@ -196,6 +196,10 @@ impl<'a> Starter<'a> {
 
     /// The snapshot of that machine, made where there is none; `None` where it cannot be saved.
     fn snapshot(&self, machine: &Machine, bootable: &Bootable) -> Result<Option<Entry>, StartError> {
+        if let Some(reason) = machine.arch.unsaved {
+            self.say_once(format!("{}: every case boots: {reason}", bootable.image));
+            return Ok(None);
+        }
         let subject = self.subject(machine, bootable).map_err(|error| StartError {
             cancelled: matches!(error, cache::Error::Cancelled),
             what: crate::error::chain(&error),
@@ -270,7 +274,10 @@ impl<'a> Starter<'a> {
             false => None,
         });
         let Some(difference) = difference else { return };
-        let text = format!("{image}: the snapshot at hand is of {difference}: it is made anew");
+        self.say_once(format!("{image}: the snapshot at hand is of {difference}: it is made anew"));
+    }
+
+    fn say_once(&self, text: String) {
         if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
             self.watch.work(WorkEvent::Warning(text));
         }

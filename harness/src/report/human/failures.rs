@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 use crate::report::escape::printable;
 use crate::run::{CaseId, CaseReport, Kind, Outcome};
 
+/// No more lines of a report of the kernel's are shown. Most have some fifty; a kernel that panics of its panic never ends.
+const MAX_WORDS: usize = 80;
+
 /// The cases that went wrong so far.
 #[derive(Default)]
 pub(super) struct Failures {
@@ -57,7 +60,7 @@ impl Failures {
                 None => {
                     self.first.insert(crash.title.clone(), report.id.clone());
                     let _ = writeln!(text, "  the kernel's words:");
-                    indent(&mut text, "    ", &crash.told().join("\n"));
+                    indent(&mut text, "    ", &shortened(crash.told()).join("\n"));
                 }
             },
             _ if !report.log_tail.is_empty() => {
@@ -86,5 +89,27 @@ fn indent(into: &mut String, by: &str, text: &str) {
         into.push_str(by);
         into.push_str(&printable(line));
         into.push('\n');
+    }
+}
+
+fn shortened(mut lines: Vec<String>) -> Vec<String> {
+    let more = lines.len().saturating_sub(MAX_WORDS);
+    if more > 0 {
+        lines.truncate(MAX_WORDS);
+        lines.push(format!("and {more} more lines"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_says_without_end_is_cut() {
+        let lines = |count| vec!["Kernel panic".to_owned(); count];
+        assert_eq!(shortened(lines(MAX_WORDS)), lines(MAX_WORDS));
+        let cut = shortened(lines(MAX_WORDS + 7));
+        assert_eq!((cut.len(), cut.last().map(String::as_str)), (MAX_WORDS + 1, Some("and 7 more lines")));
     }
 }
