@@ -68,20 +68,38 @@ impl Session {
     }
 
     /// Scans the kernel for what holds the module now, or gives the kernel's reason for not taking the module that scans.
+    /// One that is loaded already is asked, and left as it was.
     ///
     /// # Errors
     ///
     /// Where that module was not built for this session, its scan cannot be read, or the guest fails.
     pub fn scan(&mut self, name: &str) -> Result<Answer<Scan>, SessionError> {
-        let params = format!("module={}", kernel_name(name));
-        if let Err(errno) = self.load(SCANNER, false, &params, false)?.answer {
-            return Ok(Err(errno));
-        }
-        let path = format!("/proc/{SCANNER}");
-        let text = self.guest().read_file(&path, SCAN_LIMIT)?.map_err(|errno| refused(&path, errno))?;
-        self.unload(SCANNER, false)?.map_err(|errno| refused(SCANNER, errno))?;
+        let name = kernel_name(name);
+        let text = match self.load(SCANNER, false, &format!("module={name}"), false)?.answer {
+            Ok(()) => {
+                let text = self.read_scan()?;
+                self.unload(SCANNER, false)?.map_err(|errno| refused(SCANNER, errno))?;
+                text
+            }
+            Err(Errno::EEXIST) => {
+                let wanted = format!("/sys/module/{SCANNER}/parameters/module");
+                let guest = self.guest();
+                let before =
+                    guest.read_file(&wanted, SCAN_LIMIT)?.map_err(|errno| refused(&wanted, errno))?;
+                write(guest, &wanted, name.as_bytes())?;
+                let text = self.read_scan()?;
+                write(self.guest(), &wanted, before.trim_ascii_end())?;
+                text
+            }
+            Err(errno) => return Ok(Err(errno)),
+        };
         let scan = Scan::parse(&String::from_utf8_lossy(&text));
-        scan.map(Ok).map_err(|error| SessionError::Module(format!("`{path}` in the guest: {error}")))
+        scan.map(Ok).map_err(|error| SessionError::Module(format!("`/proc/{SCANNER}` in the guest: {error}")))
+    }
+
+    fn read_scan(&mut self) -> Result<Vec<u8>, SessionError> {
+        let path = format!("/proc/{SCANNER}");
+        self.guest().read_file(&path, SCAN_LIMIT)?.map_err(|errno| refused(&path, errno))
     }
 
     fn ledger(&mut self, name: &str) -> Result<ModuleLedger, SessionError> {
@@ -95,9 +113,12 @@ impl Session {
 
 /// Writes to a file of the tracefs instance.
 fn tell(guest: &mut Guest, file: &str, text: &str) -> Result<(), SessionError> {
-    let path = format!("{TRACING}/{file}");
-    let written = guest.write_file(&path, WriteMode::Truncate, 0o644, text.as_bytes())?;
-    written.map_err(|errno| refused(&path, errno))
+    write(guest, &format!("{TRACING}/{file}"), text.as_bytes())
+}
+
+fn write(guest: &mut Guest, path: &str, bytes: &[u8]) -> Result<(), SessionError> {
+    let written = guest.write_file(path, WriteMode::Truncate, 0o644, bytes)?;
+    written.map_err(|errno| refused(path, errno))
 }
 
 fn refused(path: &str, errno: Errno) -> SessionError {
