@@ -53,6 +53,7 @@ fn run(dir: &Path, image: &str) -> Output {
     let coverage = dir.join("coverage");
     let mut kmodlab = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
     kmodlab.args(["run", "--image", image, "--jobs", "2"]).arg(dir).arg("--coverage-dir").arg(coverage);
+    kmodlab.arg("--json").arg(dir.join("report.json"));
     kmodlab.arg("--artifacts").arg(dir.join("artifacts")).output().expect("kmodlab")
 }
 
@@ -100,6 +101,13 @@ fn a_case_tells_how_often_each_function_of_a_module_was_called() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no coverage of dies@ppc64: "), "{said}");
+    // The reports say it, too, at the case.
+    let json = fs::read(dir.path().join("report.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let warned = |case: &&serde_json::Value| !case["warnings"].as_array().unwrap().is_empty();
+    let warned: Vec<_> = json["cases"].as_array().unwrap().iter().filter(warned).collect();
+    assert_eq!(warned.iter().map(|case| &case["scenario"]).collect::<Vec<_>>(), ["dies"]);
+    assert!(warned[0]["warnings"][0].as_str().unwrap().starts_with("no coverage of dies@ppc64: "));
     let report = Report::from_file(dir.path().join("coverage/ppc64.info")).unwrap();
     let counted = counts(&report, "counted");
     let of = ["recurse", "sum", "fail"].map(|name| calls(counted, &format!("probe_target_{name}")));

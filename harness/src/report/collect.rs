@@ -70,6 +70,7 @@ impl Cases {
             log,
             trace,
             artifacts: report.artifacts.as_ref().map(|dir| dir.display().to_string()),
+            warnings: report.warnings.iter().map(|text| visible(text)).collect(),
         }
     }
 

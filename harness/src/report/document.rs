@@ -79,6 +79,9 @@ pub struct Case {
     pub trace: Text,
     /// The folder with its artifacts, where they are kept.
     pub artifacts: Option<String>,
+    /// What one should know besides how it ended.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Case {

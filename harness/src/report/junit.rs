@@ -65,6 +65,9 @@ fn case(of: &Case) -> TestCase {
     if !output.is_empty() {
         case.set_system_out(output);
     }
+    if !of.warnings.is_empty() {
+        case.set_system_err(of.warnings.join("\n"));
+    }
     case
 }
 

@@ -107,6 +107,8 @@ pub struct CaseReport {
     pub evidence: Evidence,
     /// The folder with its artifacts, where they are kept.
     pub artifacts: Option<PathBuf>,
+    /// What the user should know besides how it ended.
+    pub warnings: Vec<String>,
 }
 
 impl CaseReport {

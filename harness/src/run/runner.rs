@@ -187,6 +187,7 @@ impl<'a> Runner<'a> {
             log_tail: Vec::new(),
             evidence: Evidence::default(),
             artifacts: None,
+            warnings: Vec::new(),
         };
         if let Err(early) = self.in_guest(case, &mut report) {
             let Early::Ended(outcome, log_tail) = early else { return None };
@@ -206,13 +207,17 @@ impl<'a> Runner<'a> {
         if Some(kind) == limit.value.ends.kind() {
             report.outcome = Outcome::Skip(limit.value.reason().to_owned());
         } else if kind == Kind::Pass {
-            self.lab.warn(format!(
-                "{} passes: its entry in {}, line {}, is out of date",
-                report.id,
-                limits::FILE,
-                limit.at.line
-            ));
+            let line = limit.at.line;
+            let text =
+                format!("{} passes: its entry in {}, line {line}, is out of date", report.id, limits::FILE);
+            self.warn(report, text);
         }
+    }
+
+    /// Tells the watcher now, and the reports later.
+    fn warn(&self, report: &mut CaseReport, text: String) {
+        report.warnings.push(text.clone());
+        self.lab.warn(text);
     }
 
     /// Starts a guest and does the case in it.
@@ -260,7 +265,7 @@ impl<'a> Runner<'a> {
         if self.options.coverage {
             match counts::collect(&mut session, &report.id.scenario, self.lab.cache(), self.lab.cancel()) {
                 Ok(coverage) => report.coverage = Some(coverage),
-                Err(error) => self.lab.warn(format!("no coverage of {}: {error}", report.id)),
+                Err(error) => self.warn(report, format!("no coverage of {}: {error}", report.id)),
             }
         }
         report.evidence = Evidence::of(session.guest(), report.outcome.kind() == Kind::Pass);
@@ -269,7 +274,9 @@ impl<'a> Runner<'a> {
         if let Some(dir) = self.artifacts_of(report) {
             match write_artifacts(&dir, session.guest(), &transcript, &machine, &bootable.boot) {
                 Ok(()) => report.artifacts = Some(dir),
-                Err(error) => self.lab.warn(format!("cannot write the artifacts of {}: {error}", report.id)),
+                Err(error) => {
+                    self.warn(report, format!("cannot write the artifacts of {}: {error}", report.id));
+                }
             }
         }
         Ok(())

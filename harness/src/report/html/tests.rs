@@ -54,6 +54,7 @@ fn what_a_guest_says_stays_text() {
             step.name.push_str(evil);
         }
         case.crash.iter_mut().for_each(|of| of.lines.push(evil.into()));
+        case.warnings.push(evil.into());
     }
     document.crashes[0].title = evil.into();
     let dir = dir.path().join("report");

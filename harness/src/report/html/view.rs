@@ -193,6 +193,7 @@ struct Facts<'a> {
     subtests: &'a [Subtest],
     figures: &'a [Figure],
     mismatches: bool,
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -274,6 +275,7 @@ impl<'a> Facts<'a> {
             subtests: &case.subtests,
             figures: &case.figures,
             mismatches: !case.mismatches.is_empty(),
+            warnings: &case.warnings,
         }
     }
 }
