@@ -13,6 +13,7 @@
 #define _TIME_BITS 64
 
 #include <errno.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,6 +53,8 @@ enum request {
 	REQUEST_SYNC,
 	REQUEST_WAIT_FOR,
 	REQUEST_POWER_OFF,
+	REQUEST_START_COVER,
+	REQUEST_COVER,
 };
 
 enum reply {
@@ -75,6 +78,8 @@ enum port { PORT_LOG, PORT_TRACE, PORT_COUNT };
 struct job {
 	uint32_t id;
 	void (*handle)(struct job *job);
+	/* What it has the kernel execute counts. */
+	bool covered;
 	/* What of the payload has not been parsed yet. */
 	uint8_t *next, *end;
 	/* The payload was too short, or held a value that makes no sense. */
@@ -164,6 +169,19 @@ int start_stream(const char *path, enum port port, uint32_t id, bool answer);
 /* Has every port carry what is there, then the line that a greeting leaves, and counts bytes from there. */
 void mark_ports(uint32_t id);
 
+/* kcov.c: which code of the kernel is executed, once somebody wants to know. */
+struct cover;
+/* Has this thread covered from now on; NULL where it is not. */
+struct cover *cover_thread(void);
+void uncover_thread(struct cover *cover);
+/* As posix_spawnp(3), of a program that is covered, where `cover` is not NULL then. */
+int spawn_covered(pid_t *pid, posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+		  char **argv, char **env, struct cover **cover);
+/* Once whoever was covered is no more; NULL is nobody. */
+void cover_end(struct cover *cover);
+/* What is started by `spawn_covered`; returns only where the program cannot be executed. */
+int run_covered(char **arguments);
+
 /* Starts a detached thread; an errno or 0. */
 int start_thread(void *(*body)(void *argument), void *argument);
 
@@ -183,5 +201,7 @@ void handle_stop_stream(struct job *job);
 void handle_sync(struct job *job);
 void handle_wait_for(struct job *job);
 void handle_power_off(struct job *job);
+void handle_start_cover(struct job *job);
+void handle_cover(struct job *job);
 
 #endif

@@ -127,6 +127,8 @@ int main(int argc, char **argv)
 {
 	pid_t worker;
 
+	if (argc > 5 && !strcmp(argv[1], "--covered"))
+		return run_covered(argv + 2);
 	if (argc == 5 && !strcmp(argv[1], "--serve")) {
 		visiting = true;
 		prepare();

@@ -36,6 +36,7 @@ struct run {
 	const uint8_t *input;
 	size_t input_size;
 	struct chunk *chunk;
+	struct cover *cover;
 	/* When to send the next signal, and what was sent; INT64_MAX for never. */
 	int64_t alarm;
 	bool timed_out;
@@ -82,7 +83,7 @@ static char **environment(char **added)
 }
 
 /* Starts the program with `ends` as its standard streams, by vfork; an errno or 0. */
-static int spawn(pid_t *pid, const int ends[3], char **argv, char **env, const char *cwd)
+static int spawn(struct run *run, const int ends[3], char **argv, char **env, const char *cwd)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -101,7 +102,7 @@ static int spawn(pid_t *pid, const int ends[3], char **argv, char **env, const c
 		posix_spawn_file_actions_adddup2(&actions, ends[i], i);
 	error = posix_spawn_file_actions_addchdir_np(&actions, *cwd ? cwd : "/");
 	if (!error)
-		error = posix_spawnp(pid, argv[0], &actions, &attributes, argv, env);
+		error = spawn_covered(&run->pid, &actions, &attributes, argv, env, &run->cover);
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	return error;
@@ -131,7 +132,7 @@ static int start(struct run *run, char **argv, char **env, const char *cwd)
 		fcntl(ours[i], F_SETFL, O_NONBLOCK);
 	}
 	if (!error)
-		error = spawn(&run->pid, ends, argv, env, cwd);
+		error = spawn(run, ends, argv, env, cwd);
 	for (int i = 0; i < 3; i++) {
 		close_fd(&ends[i]);
 		if (error)
@@ -255,7 +256,7 @@ static void send_exit(const struct run *run, int status)
 
 static void run_program(struct run *run, char **argv, char **env, const char *cwd, uint32_t deadline)
 {
-	int error;
+	int error, status;
 
 	/* Nobody may look it up before its number is known, nor miss it afterwards. */
 	pthread_mutex_lock(&runs_lock);
@@ -275,7 +276,9 @@ static void run_program(struct run *run, char **argv, char **env, const char *cw
 	attend(run);
 	for (int i = 0; i < FD_COUNT; i++)
 		close_fd(&run->fds[i]);
-	send_exit(run, reap(run));
+	status = reap(run);
+	cover_end(run->cover);
+	send_exit(run, status);
 }
 
 void handle_run(struct job *job)

@@ -20,26 +20,36 @@
 #define MAX_JOBS 256
 #define MAX_JOB_BYTES (8u << 20)
 
+enum how {
+	/* It never waits, so the reader handles it itself, in order. */
+	AT_ONCE,
+	/* In a thread of its own. */
+	IN_THREAD,
+	/* In one whose doings in the kernel are covered, where that is wanted. */
+	COVERED,
+};
+
 static const struct {
 	void (*handle)(struct job *job);
-	/* It never waits, so the reader handles it itself, in order. */
-	bool at_once;
+	enum how how;
 } handlers[] = {
-	[REQUEST_HELLO] = { handle_hello, true },
-	[REQUEST_RUN] = { handle_run, false },
-	[REQUEST_SIGNAL] = { handle_signal, true },
-	[REQUEST_LOAD_MODULE] = { handle_load_module, false },
-	[REQUEST_UNLOAD_MODULE] = { handle_unload_module, false },
-	[REQUEST_READ_FILE] = { handle_read_file, false },
-	[REQUEST_WRITE_FILE] = { handle_write_file, false },
-	[REQUEST_MAKE_DIR] = { handle_make_dir, false },
-	[REQUEST_REMOVE] = { handle_remove, false },
-	[REQUEST_LIST] = { handle_list, false },
-	[REQUEST_STREAM] = { handle_stream, true },
-	[REQUEST_STOP_STREAM] = { handle_stop_stream, true },
-	[REQUEST_SYNC] = { handle_sync, false },
-	[REQUEST_WAIT_FOR] = { handle_wait_for, false },
-	[REQUEST_POWER_OFF] = { handle_power_off, true },
+	[REQUEST_HELLO] = { handle_hello, AT_ONCE },
+	[REQUEST_RUN] = { handle_run, IN_THREAD },
+	[REQUEST_SIGNAL] = { handle_signal, AT_ONCE },
+	[REQUEST_LOAD_MODULE] = { handle_load_module, COVERED },
+	[REQUEST_UNLOAD_MODULE] = { handle_unload_module, COVERED },
+	[REQUEST_READ_FILE] = { handle_read_file, COVERED },
+	[REQUEST_WRITE_FILE] = { handle_write_file, COVERED },
+	[REQUEST_MAKE_DIR] = { handle_make_dir, COVERED },
+	[REQUEST_REMOVE] = { handle_remove, COVERED },
+	[REQUEST_LIST] = { handle_list, COVERED },
+	[REQUEST_STREAM] = { handle_stream, AT_ONCE },
+	[REQUEST_STOP_STREAM] = { handle_stop_stream, AT_ONCE },
+	[REQUEST_SYNC] = { handle_sync, IN_THREAD },
+	[REQUEST_WAIT_FOR] = { handle_wait_for, COVERED },
+	[REQUEST_POWER_OFF] = { handle_power_off, AT_ONCE },
+	[REQUEST_START_COVER] = { handle_start_cover, AT_ONCE },
+	[REQUEST_COVER] = { handle_cover, IN_THREAD },
 };
 
 static atomic_uint jobs, job_bytes;
@@ -47,8 +57,10 @@ static atomic_uint jobs, job_bytes;
 static void *handle_in_thread(void *argument)
 {
 	struct job *job = argument;
+	struct cover *cover = job->covered ? cover_thread() : NULL;
 
 	job->handle(job);
+	uncover_thread(cover);
 	job_bytes -= (unsigned int)job->size;
 	jobs--;
 	free(job);
@@ -174,13 +186,14 @@ static bool serve_one(int fd)
 	if (!job)
 		return refuse(fd, id, "out of memory", size);
 	*job = (struct job){ .id = id, .handle = handlers[head[4]].handle, .size = size };
+	job->covered = handlers[head[4]].how == COVERED;
 	job->next = job->payload;
 	job->end = job->payload + size;
 	if (!read_all(fd, job->payload, size)) {
 		free(job);
 		return false;
 	}
-	if (handlers[head[4]].at_once) {
+	if (handlers[head[4]].how == AT_ONCE) {
 		job->handle(job);
 		free(job);
 	} else {

@@ -8,6 +8,7 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("agent.h", include_str!("../../images/agent/agent.h")),
     ("boot.c", include_str!("../../images/agent/boot.c")),
     ("files.c", include_str!("../../images/agent/files.c")),
+    ("kcov.c", include_str!("../../images/agent/kcov.c")),
     ("main.c", include_str!("../../images/agent/main.c")),
     ("module.c", include_str!("../../images/agent/module.c")),
     ("numbers.c", include_str!("../../images/agent/numbers.c")),

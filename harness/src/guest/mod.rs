@@ -13,7 +13,7 @@ mod streams;
 
 pub use capture::Capture;
 pub use errno::Errno;
-pub use ops::Answer;
+pub use ops::{Answer, Covered};
 pub use session::{Error, Finished, Guest, RequestId};
 pub use signal::Signal;
 pub use streams::Streams;

@@ -13,6 +13,16 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What a guest's own kernel answered: a value, or an errno.
 pub type Answer<T> = Result<T, Errno>;
 
+/// Which code of the kernel was executed (`Documentation/dev-tools/kcov.rst`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Program counters, each once: return addresses of the calls that the compiler put into the code, less the offset of
+    /// the kernel's random base.
+    pub counters: Vec<u64>,
+    /// Whether there are no others.
+    pub complete: bool,
+}
+
 impl Guest {
     fn done(&mut self, request: &Request) -> Result<Answer<u64>, Error> {
         let id = self.post(request)?;
@@ -220,6 +230,35 @@ impl Guest {
             Ok(_) => Ok(Ok(id)),
             Err(reply) => Ok(Err(refusal(reply)?)),
         }
+    }
+
+    /// Has the agent collect which code of the kernel is executed for it from now on; `ENOENT` where the kernel has no kcov.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guest::pump`].
+    pub fn start_cover(&mut self) -> Result<Answer<()>, Error> {
+        Ok(self.done(&Request::StartCover)?.map(drop))
+    }
+
+    /// What the agent has collected since this was last asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guest::pump`].
+    pub fn cover(&mut self) -> Result<Answer<Covered>, Error> {
+        let id = self.post(&Request::Cover)?;
+        let (data, reply) = self.data(id, self.deadline())?;
+        let Reply::Done { errno, end, .. } = reply else { return Err(Error::OutOfOrder) };
+        if !errno.is_ok() {
+            return Ok(Err(errno));
+        }
+        let (counters, rest) = data.as_chunks();
+        if !rest.is_empty() {
+            return Err(Error::OutOfOrder);
+        }
+        let counters = counters.iter().map(|counter| u64::from_le_bytes(*counter)).collect();
+        Ok(Ok(Covered { counters, complete: end }))
     }
 
     /// Ends a stream.

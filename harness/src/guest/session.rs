@@ -206,6 +206,7 @@ impl Guest {
         self.send();
         let data_limit = match request {
             Request::ReadFile { limit, .. } => usize::try_from(*limit).unwrap_or(usize::MAX),
+            Request::Cover => COVER_LIMIT,
             _ => 0,
         };
         let pending = Pending {
@@ -445,6 +446,10 @@ impl Pending {
 
 /// Files that a directory may list; the tracefs of a big kernel has a few thousand in its biggest.
 const ENTRY_LIMIT: usize = 1 << 17;
+
+/// Bytes of program counters that one [`Request::Cover`] may be answered with: a kernel of which everything is compiled for
+/// kcov has a few million places.
+const COVER_LIMIT: usize = 64 << 20;
 
 /// Entropy for a guest: every restored one has the random state of its snapshot.
 fn entropy() -> Vec<u8> {

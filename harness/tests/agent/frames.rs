@@ -88,6 +88,8 @@ fn one_of_each() -> Vec<Request> {
         Request::Sync { port: Port::Log },
         Request::WaitFor { path: path(), condition: Condition::Exists, deadline_ms: 0 },
         Request::PowerOff,
+        Request::StartCover,
+        Request::Cover,
     ]
 }
 
@@ -110,7 +112,7 @@ fn requests_cut_short_or_drawn_out_are_refused() {
 }
 
 #[rstest]
-#[case::unknown(frame(16, 3, b"payload"), 3, "unknown request")]
+#[case::unknown(frame(18, 3, b"payload"), 3, "unknown request")]
 #[case::a_reply(frame(129, 3, b""), 3, "unknown request")]
 #[case::too_short(vec![4, 0, 0, 0, 1, 2, 3, 4], 0, "frame too short")]
 #[case::too_long(frame(7, 3, &vec![0; 3 << 20]), 3, "frame too long")]
@@ -130,6 +132,19 @@ fn nonsense_is_refused_and_the_next_request_served(
     agent.control.write_all(&bytes).unwrap();
     assert_eq!(agent.any_reply(), (id, Reply::Error(message.into())));
     assert!(matches!(agent.hello(), Reply::Hello(_)));
+}
+
+#[test]
+fn a_kernel_without_kcov_is_told_and_nothing_is_collected() {
+    let mut agent = Agent::start();
+    assert_eq!(agent.ask(&Request::Cover), done(Errno::OK, 0, true));
+    let there = std::path::Path::new("/sys/kernel/debug/kcov").exists();
+    let errno = if there { Errno::OK } else { Errno::ENOENT };
+    assert_eq!(agent.ask(&Request::StartCover), done(errno, 0, true));
+    assert_eq!(agent.shell("echo on").stdout, b"on\n");
+    if !there {
+        assert_eq!(agent.ask(&Request::Cover), done(Errno::OK, 0, true));
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ impl Request {
             Request::Sync { .. } => 13,
             Request::WaitFor { .. } => 14,
             Request::PowerOff => 15,
+            Request::StartCover => 16,
+            Request::Cover => 17,
         }
     }
 
@@ -108,7 +110,7 @@ impl Request {
                 put_bytes(out, value);
                 put_u32(out, *deadline_ms);
             }
-            Request::PowerOff => {}
+            Request::PowerOff | Request::StartCover | Request::Cover => {}
         }
     }
 }

@@ -91,7 +91,7 @@ pub enum Reply {
         /// Whether its deadline had passed.
         timed_out: bool,
     },
-    /// Some of a file.
+    /// Some of a file, or of the program counters collected.
     Data(Vec<u8>),
     /// Some of a directory, in no order.
     Entries(Vec<Entry>),
@@ -99,7 +99,7 @@ pub enum Reply {
     Done {
         /// How it went.
         errno: Errno,
-        /// Bytes read or written, or entries listed.
+        /// Bytes read or written, entries listed, or program counters handed over.
         count: u64,
         /// Whether that was all that there was.
         end: bool,

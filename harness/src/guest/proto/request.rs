@@ -150,4 +150,10 @@ pub enum Request {
     },
     /// Switches the guest off. Answered by [`Reply::Done`], as a rule.
     PowerOff,
+    /// Has the agent collect which code of the kernel is executed from now on. Answered by [`Reply::Done`]: `ENOENT` where
+    /// the kernel has no kcov.
+    StartCover,
+    /// Hands over the program counters collected since this was last asked, each once. Answered by any number of
+    /// [`Reply::Data`], which together are 64-bit numbers, and [`Reply::Done`] with how many, and whether none is missing.
+    Cover,
 }

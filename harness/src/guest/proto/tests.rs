@@ -230,6 +230,15 @@ fn a_request_is_laid_out_as_documented() {
 }
 
 #[test]
+fn the_requests_for_what_is_executed_have_no_payload() {
+    for (request, kind) in [(Request::StartCover, 16), (Request::Cover, 17)] {
+        let mut out = Vec::new();
+        request.encode(7, &mut out).unwrap();
+        assert_eq!(out, [5, 0, 0, 0, kind, 7, 0, 0, 0]);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_leaves_no_trace() {
     let write = |size| {
         let data = vec![0; size];
