@@ -72,6 +72,10 @@ pub struct Row {
     pub big_endian: bool,
     /// What the names of functions' code begin with; their plain names then are those of descriptors (ppc64's ELFv1 ABI).
     pub text_prefix: &'static str,
+    /// How a call that is made by jumping, the last thing that a function does, differs from others; `None` where the places
+    /// that are called from do not show in a module's relocations (mips, whose modules call by way of registers), or the
+    /// architecture has no kcov.
+    pub jump: Option<Jump>,
     /// How many cpus the machine can have, of the 8 that a scenario may ask for.
     pub max_cpus: u32,
     /// What gdb calls the register of a function's first argument.
@@ -80,6 +84,17 @@ pub struct Row {
     pub back_chain: Option<BackChain>,
     /// The host machines (`uname -m`) on which KVM can run it.
     pub kvm_hosts: &'static [&'static str],
+}
+
+/// A byte of an instruction that calls or jumps, by which the one is told from the other.
+#[derive(Debug)]
+pub struct Jump {
+    /// Where the byte is, from where the instruction's relocation applies.
+    pub at: i64,
+    /// The bits of it that tell.
+    pub mask: u8,
+    /// What they are in a jump.
+    pub is: u8,
 }
 
 /// Serial ports for the agent's channels, besides the console.
@@ -146,6 +161,7 @@ static ROWS: &[Row] = &[
         elf_machine: 62,
         big_endian: false,
         text_prefix: "",
+        jump: Some(Jump { at: -1, mask: 0xff, is: 0xe9 }),
         max_cpus: 8,
         gdb_argument: "$rdi",
         back_chain: None,
@@ -184,6 +200,7 @@ static ROWS: &[Row] = &[
         elf_machine: 40,
         big_endian: false,
         text_prefix: "",
+        jump: Some(Jump { at: 3, mask: 0x0f, is: 0x0a }),
         max_cpus: 8,
         gdb_argument: "$r0",
         back_chain: None,
@@ -224,6 +241,7 @@ static ROWS: &[Row] = &[
         elf_machine: 21,
         big_endian: false,
         text_prefix: "",
+        jump: Some(Jump { at: 0, mask: 0x01, is: 0 }),
         max_cpus: 8,
         gdb_argument: "$r3",
         // 64-bit ELF V2 ABI, "The Stack Frame".
@@ -264,6 +282,7 @@ static ROWS: &[Row] = &[
         elf_machine: 21,
         big_endian: true,
         text_prefix: ".",
+        jump: Some(Jump { at: 3, mask: 0x01, is: 0 }),
         max_cpus: 8,
         gdb_argument: "$r3",
         // 64-bit PowerPC ELF ABI (V1), "The Stack Frame"; the places are those of V2.
@@ -301,6 +320,7 @@ static ROWS: &[Row] = &[
         elf_machine: 20,
         big_endian: true,
         text_prefix: "",
+        jump: Some(Jump { at: 3, mask: 0x01, is: 0 }),
         max_cpus: 1,
         gdb_argument: "$r3",
         back_chain: Some(BackChain { register: "r1", caller: 0, back: 4, back_in_caller: true }),
@@ -338,6 +358,7 @@ static ROWS: &[Row] = &[
         elf_machine: 43,
         big_endian: true,
         text_prefix: "",
+        jump: None,
         max_cpus: 1,
         // gdb stops behind the instruction that makes the callee's window of its caller's.
         gdb_argument: "$i0",
@@ -377,6 +398,7 @@ static ROWS: &[Row] = &[
         elf_machine: 3,
         big_endian: false,
         text_prefix: "",
+        jump: Some(Jump { at: -1, mask: 0xff, is: 0xe9 }),
         max_cpus: 8,
         gdb_argument: "$eax",
         // `struct stack_frame` of `arch/x86/include/asm/stacktrace.h`, with FRAME_POINTER.
@@ -416,6 +438,7 @@ static ROWS: &[Row] = &[
         elf_machine: 183,
         big_endian: false,
         text_prefix: "",
+        jump: Some(Jump { at: 3, mask: 0xfc, is: 0x14 }),
         max_cpus: 8,
         gdb_argument: "$x0",
         // The frame record: `arch/arm64/kernel/stacktrace.c`, `unwind_next`.
@@ -452,6 +475,7 @@ static ROWS: &[Row] = &[
         elf_machine: 22,
         big_endian: true,
         text_prefix: "",
+        jump: Some(Jump { at: -1, mask: 0x0f, is: 0x04 }),
         max_cpus: 8,
         gdb_argument: "$r2",
         // `struct stack_frame` of `arch/s390/include/asm/stacktrace.h`: `back_chain`, and `gprs[8]`, which is r14.
@@ -487,6 +511,7 @@ static ROWS: &[Row] = &[
         elf_machine: 243,
         big_endian: false,
         text_prefix: "",
+        jump: Some(Jump { at: 4, mask: 0x80, is: 0 }),
         max_cpus: 8,
         gdb_argument: "$a0",
         // `struct stackframe` of `arch/riscv/include/asm/stacktrace.h`, which ends where the frame pointer points.
@@ -525,6 +550,7 @@ static ROWS: &[Row] = &[
         text_prefix: "",
         // Debian's kernel for this cpu has SMP by the MT extension alone (MIPS_MT_SMP), which the cpu has not; with two, a
         // guest did not come up.
+        jump: None,
         max_cpus: 1,
         gdb_argument: "$a0",
         back_chain: None,

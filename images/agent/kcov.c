@@ -104,15 +104,20 @@ static void take_to(struct cover *cover, size_t count)
 	}
 }
 
+/* As the kernel has counted them. */
+static size_t bounded(size_t count)
+{
+	if (count < AREA_WORDS - 1)
+		return count;
+	lost = true;
+	return AREA_WORDS - 1;
+}
+
 /* How many the area has; of a task that goes on, without one that the kernel has counted but not written yet. */
 static size_t filled(const struct cover *cover)
 {
-	size_t count = __atomic_load_n(cover->area, __ATOMIC_ACQUIRE);
+	size_t count = bounded(__atomic_load_n(cover->area, __ATOMIC_ACQUIRE));
 
-	if (count >= AREA_WORDS - 1) {
-		count = AREA_WORDS - 1;
-		lost = true;
-	}
 	if (count > cover->taken && !__atomic_load_n(cover->area + count, __ATOMIC_ACQUIRE))
 		count--;
 	return count;
@@ -120,6 +125,8 @@ static size_t filled(const struct cover *cover)
 
 static void take_over(struct cover *cover)
 {
+	size_t from;
+
 	take_to(cover, filled(cover));
 	if (cover->taken < AREA_ENOUGH)
 		return;
@@ -127,8 +134,12 @@ static void take_over(struct cover *cover)
 	 * The kernel may be counting one just now. If it then puts the old number back, the area goes on where it was: zeroes
 	 * are taken over for nothing, and nothing is missing.
 	 */
-	take_to(cover, __atomic_exchange_n(cover->area, 0, __ATOMIC_ACQ_REL));
+	from = cover->taken;
+	take_to(cover, bounded(__atomic_exchange_n(cover->area, 0, __ATOMIC_ACQ_REL)));
 	cover->taken = 0;
+	/* It may have come so far meanwhile that what was still to be taken over was written over. */
+	if (__atomic_load_n(cover->area, __ATOMIC_ACQUIRE) > from)
+		lost = true;
 }
 
 static void *look(void *unused)

@@ -235,7 +235,7 @@ pub(super) struct Running {
     #[command(flatten)]
     pub(super) reports: Reports,
     /// Write which lines of the kernel and of test modules each case executed to `IMAGE.info` in this folder, as lcov's
-    /// tracefiles have it: by gcov, for kernels with CONFIG_GCOV_KERNEL
+    /// tracefiles have it: by gcov or kcov, for kernels with CONFIG_GCOV_KERNEL or CONFIG_KCOV
     #[arg(long, value_name = "DIR")]
     pub(super) coverage_dir: Option<PathBuf>,
     /// What is printed: a report for people to standard error, or also one JSON document to standard output

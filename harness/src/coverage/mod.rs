@@ -1,10 +1,11 @@
-//! Which lines of a kernel and its modules cases executed: gcov's counts, kept and written as lcov has them.
+//! Which lines of a kernel and its modules cases executed: gcov's counts, or what kcov saw, kept and written as lcov has them.
 //!
 //! A kernel with `CONFIG_GCOV_KERNEL` shows the counts of what was compiled for it below `/sys/kernel/debug/gcov`, a
 //! `.gcda` file for each object (`Documentation/dev-tools/gcov.rst`). gcov joins them with the `.gcno` files that gcc left
 //! beside the objects, and what it says is merged here into tracefiles (geninfo(1), "FILES").
 
 mod gcov;
+pub mod kcov;
 mod notes;
 
 use std::collections::BTreeSet;

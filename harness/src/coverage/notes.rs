@@ -9,11 +9,11 @@ pub struct Notes {
     pub dir: PathBuf,
     /// The gcov that belongs to the compiler.
     pub gcov: String,
-    /// What was compiled.
+    /// What they are of.
     pub origin: Origin,
 }
 
-/// What a folder of notes is of.
+/// What was compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A kernel's tree, in which it was built.
@@ -56,10 +56,17 @@ impl Notes {
         })
     }
 
+    /// As [`Origin::source`].
+    pub fn source(&self, ran_in: &Path, file: &Path) -> PathBuf {
+        self.origin.source(ran_in, file)
+    }
+}
+
+impl Origin {
     /// The path of a source file, from the folder that the compiler ran in, and from what it was called there.
     pub fn source(&self, ran_in: &Path, file: &Path) -> PathBuf {
         let as_noted = normal(&ran_in.join(file));
-        let Origin::Module { name, dir } = &self.origin else { return as_noted };
+        let Origin::Module { name, dir } = self else { return as_noted };
         let file = normal(file);
         let in_copy = match file.strip_prefix(name) {
             Ok(below) => dir.join(below),

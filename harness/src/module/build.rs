@@ -25,6 +25,10 @@ const NOTES: &str = "notes";
 /// (`scripts/Makefile.lib`).
 pub const COUNT_LINES: &str = "GCOV_PROFILE=y";
 
+/// Has kbuild compile a module so that kcov sees it, where the kernel has `CONFIG_KCOV` (`scripts/Makefile.lib`); with
+/// `CONFIG_KCOV_INSTRUMENT_ALL` it would be anyway.
+pub const COVER_LINES: &str = "KCOV_INSTRUMENT=y";
+
 /// A kernel's build tree, as modules see it.
 #[derive(Debug, Clone)]
 pub struct Headers {

@@ -1,12 +1,14 @@
 //! From a place in a function to lines of source, by the debug information (DWARF) of a module or kernel.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use addr2line::Context;
 use gimli::{Dwarf, EndianArcSlice, RunTimeEndian, SectionId};
 use object::{
     Architecture, Object, ObjectKind, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget,
-    SectionIndex, SymbolKind,
+    SectionIndex, SectionKind, SymbolKind,
 };
 
 /// A line of source that an instruction comes from.
@@ -35,6 +37,14 @@ pub enum NoLines {
 pub struct Lines {
     context: Context<EndianArcSlice<RunTimeEndian>>,
     functions: Vec<Function>,
+    /// Where sections of code are taken to be, by name.
+    sections: BTreeMap<String, u64>,
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").field("functions", &self.functions.len()).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +66,9 @@ impl Lines {
     pub fn read(elf: &[u8]) -> Result<Self, NoLines> {
         let file = object::File::parse(elf)?;
         let bases = Bases::of(&file);
+        let code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+        let sections = code.filter_map(|of| Some((of.name().ok()?.to_owned(), bases.base(of.index()))));
+        let sections = sections.collect();
         let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
         let load = |id: SectionId| -> Result<_, gimli::Error> {
             let data = file.section_by_name(id.name()).map(|section| bases.relocated(&file, &section));
@@ -70,7 +83,20 @@ impl Lines {
                 let address = (symbol.address() & !thumb).checked_add(base)?;
                 Some(Function { name: symbol.name().ok()?.to_owned(), address, size: symbol.size() })
             });
-        Ok(Lines { context, functions: functions.collect() })
+        Ok(Lines { context, functions: functions.collect(), sections })
+    }
+
+    /// The file and the line that the code at an address of a kernel comes from; of inlined functions the innermost.
+    pub fn at(&self, address: u64) -> Option<(&str, u32)> {
+        // addr2line looks for what is before the next address.
+        let address = Some(address).filter(|address| *address < u64::MAX)?;
+        let location = self.context.find_location(address).ok()??;
+        Some((location.file?, location.line.filter(|line| *line > 0)?))
+    }
+
+    /// As [`Lines::at`], of a place in a module.
+    pub fn in_section(&self, section: &str, offset: u64) -> Option<(&str, u32)> {
+        self.at(self.sections.get(section)?.checked_add(offset)?)
     }
 
     /// The lines that the instruction `offset` bytes into a function comes from, those of inlined functions first; none
@@ -114,7 +140,7 @@ impl Bases {
             let index = section.index().0;
             bases.resize(bases.len().max(index + 1), 0);
             let align = section.align().clamp(1, 1 << 12).next_power_of_two();
-            if section.kind() == object::SectionKind::Text
+            if section.kind() == SectionKind::Text
                 && let Some(base) = next.checked_next_multiple_of(align)
                 && let Some(place) = bases.get_mut(index)
             {
@@ -197,12 +223,13 @@ mod tests {
         let main = lines.functions.iter().find(|function| function.name == "main").unwrap();
         assert_eq!(lines.address("main", 0, main.size + 8), Some(main.address));
         assert_eq!(lines.find("no_such_function", 0, 8), []);
-        let own = lines
-            .functions
-            .iter()
-            .find(|of| of.name.contains("lines_of_an_executable_are_found") && of.size > 16);
-        let own = own.unwrap();
-        let found = lines.find(&own.name, own.size / 2, own.size);
+        let own = lines.functions.iter().filter(|of| of.name.contains("lines_of_an_executable_are_found"));
+        let mut middles =
+            own.map(|own| (own.address + own.size / 2, lines.find(&own.name, own.size / 2, own.size)));
+        let (middle, found) = middles.find(|(_, found)| !found.is_empty()).unwrap();
         assert!(found.iter().any(|line| line.line > 0), "{found:?}");
+        assert_eq!(lines.at(middle), Some((found[0].file.as_str(), found[0].line)));
+        assert_eq!(lines.at(u64::MAX), None);
+        assert_eq!(lines.in_section(".no.such", 0), None);
     }
 }

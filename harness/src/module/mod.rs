@@ -2,10 +2,12 @@
 
 mod build;
 pub mod callers;
+mod code;
 mod lines;
 mod source;
 
-pub use build::{Builder, Built, COUNT_LINES, Headers};
+pub use build::{Builder, Built, COUNT_LINES, COVER_LINES, Headers};
+pub use code::{Code, Function, Place, Section};
 pub use lines::{Lines, NoLines, SourceLine};
 pub use source::{Source, Sources};
 

@@ -1,7 +1,7 @@
 //! Where in the sources the functions are that a kernel's report names.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
@@ -36,7 +36,7 @@ pub(super) fn places(splat: &Splat, material: &Material) -> Vec<CodePlace> {
 }
 
 /// What cannot be read has no lines: the report is whole without them.
-fn read(file: &PathBuf) -> Option<Lines> {
+pub(super) fn read(file: &Path) -> Option<Lines> {
     let small = fs::metadata(file).is_ok_and(|data| data.len() <= LARGEST);
     fs::read(file).ok().filter(|_| small).and_then(|elf| Lines::read(&elf).ok())
 }

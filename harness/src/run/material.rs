@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use fs_err as fs;
 
+use super::code;
+use super::counts::Way;
 use super::runner::Image;
 use super::session::kernel_name;
 use crate::arch::Arch;
 use crate::coverage::{Notes, Origin};
 use crate::image::compiler::{Compiler, Missing};
-use crate::module::Built;
+use crate::module::{Built, Lines};
 use crate::process;
 use crate::work::Cancel;
 
@@ -49,6 +51,46 @@ impl Material {
     pub(super) fn vmlinux(&self) -> Option<PathBuf> {
         let tree = self.image.prepared.headers.as_ref()?;
         Some(tree.dir.join("vmlinux")).filter(|file| file.is_file())
+    }
+
+    /// How the kernel says what it executes.
+    pub(super) fn way(&self) -> Result<Way, super::counts::Error> {
+        Way::of(&self.image.prepared)
+    }
+
+    /// Whether the kernel's configuration has an option set.
+    pub(super) fn has_config(&self, name: &str) -> bool {
+        self.image.prepared.config.is_set(name)
+    }
+
+    /// The list of the kernel's symbols at the addresses that they were linked to, where it was built in a tree.
+    pub(super) fn system_map(&self) -> Option<PathBuf> {
+        let tree = self.image.prepared.headers.as_ref()?;
+        Some(tree.dir.join("System.map")).filter(|file| file.is_file())
+    }
+
+    /// Does something with the lines of the kernel's own sources, where it has debug information. They are read once for all
+    /// cases.
+    pub(super) fn with_kernel_lines(&self, with: impl FnOnce(&Lines)) {
+        let mut lines = self.image.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lines) = lines.get_or_insert_with(|| self.vmlinux().and_then(|file| code::read(&file))) {
+            with(lines);
+        }
+    }
+
+    /// The path of a source file as the debug information of a module, or of the kernel, has it.
+    pub(super) fn source(&self, module: &str, file: &str) -> PathBuf {
+        let is = |built: &&Built| kernel_name(&built.name) == module;
+        let tree = self.image.prepared.headers.as_ref().map(|tree| tree.dir.as_path());
+        let (Some(built), Some(tree)) = (self.built.values().flatten().find(is), tree) else {
+            return Origin::Kernel.source(Path::new(""), Path::new(file));
+        };
+        let origin = Origin::Module { name: built.name.clone(), dir: built.dir.clone() };
+        // The compiler ran in the tree, by whatever path it got there.
+        let real = fs::canonicalize(tree).unwrap_or_else(|_| tree.to_owned());
+        let file = Path::new(file);
+        let below = file.strip_prefix(tree).or_else(|_| file.strip_prefix(&real)).unwrap_or(file);
+        origin.source(tree, below)
     }
 
     /// What gcc noted for gcov of all that may count its lines: of test modules, and of a kernel that was built in a tree.

@@ -6,6 +6,7 @@ mod breakpoint;
 mod check;
 mod code;
 mod counts;
+mod covered;
 mod event;
 mod evidence;
 mod execute;

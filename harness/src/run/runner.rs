@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::accel::{AccelChoice, Accelerators};
+use super::counts::{self, OVERRUN, Way};
 use super::event::{CaseId, CaseReport, Event, Reporter};
 use super::evidence::Evidence;
 use super::execute::{Executed, Executor, Steps};
@@ -13,13 +14,13 @@ use super::material::Material;
 use super::outcome::{Kind, Outcome};
 use super::start::{Bootable, StartError, Starter};
 use super::transcript::{last_lines, log_tail, write_artifacts};
-use super::{Limits, Session, code, counts};
+use super::{Limits, Session, code};
 use crate::console::Subtests;
 use crate::image::depmod::Modules;
 use crate::image::prepare::Prepared;
 use crate::image::spec::DebianName;
 use crate::lab::Lab;
-use crate::module::{self, Builder, Built, COUNT_LINES, Headers, Sources};
+use crate::module::{self, Builder, Built, Headers, Lines, Sources};
 use crate::scenario::expand::Case;
 use crate::scenario::limits::{self, Ends, Limit};
 use crate::scenario::step::Origin;
@@ -77,6 +78,8 @@ impl Default for Options {
 pub(super) struct Image {
     pub(super) prepared: Prepared,
     pub(super) modules: Modules,
+    /// The lines of the kernel's own code, once somebody has asked for them; `None` where there are none.
+    pub(super) lines: Mutex<Option<Option<Lines>>>,
 }
 
 /// Lines of log that a report of a failure shows.
@@ -242,7 +245,7 @@ impl<'a> Runner<'a> {
         report.start = Some(start);
         let mut session = Session::new(guest, start, material);
         if self.options.coverage {
-            counts::reset(session.guest())?;
+            counts::begin(&mut session)?;
         }
         let steps = Steps { scenario: &case.scenario, file: &case.path };
         report.expect = case.scenario.expect.as_ref().map(|expect| steps.place(expect.at));
@@ -264,7 +267,13 @@ impl<'a> Runner<'a> {
         }
         if self.options.coverage {
             match counts::collect(&mut session, &report.id.scenario, self.lab.cache(), self.lab.cancel()) {
-                Ok(coverage) => report.coverage = Some(coverage),
+                Ok((coverage, complete)) => {
+                    report.coverage = Some(coverage);
+                    if !complete {
+                        let text = format!("the coverage of {} is not complete: {OVERRUN}", report.id);
+                        self.warn(report, text);
+                    }
+                }
                 Err(error) => self.warn(report, format!("no coverage of {}: {error}", report.id)),
             }
         }
@@ -331,10 +340,10 @@ impl<'a> Runner<'a> {
         let spec = self.lab.image(name)?;
         let prepared = self.lab.store().prepare_with(&spec, packages, self.lab.watch(), self.lab.cancel())?;
         if self.options.coverage {
-            counts::check(&prepared)?;
+            Way::of(&prepared)?;
         }
         let modules = prepared.modules()?;
-        Ok(Arc::new(Image { prepared, modules }))
+        Ok(Arc::new(Image { prepared, modules, lines: Mutex::default() }))
     }
 
     fn unmet(&self, image: &Image, case: &Case) -> Option<String> {
@@ -393,7 +402,8 @@ impl<'a> Runner<'a> {
         let mut built: BTreeMap<String, Vec<Built>> = BTreeMap::new();
         if !tests.is_empty() || !files.is_empty() {
             let mut headers = headers(&image.prepared)?;
-            headers.variables.extend(self.options.coverage.then(|| COUNT_LINES.to_owned()));
+            let counts = self.options.coverage.then(|| Way::of(&image.prepared).ok()).flatten();
+            headers.variables.extend(counts.map(|way| way.variable().to_owned()));
             let builder = Builder::new(self.lab.cache(), headers, self.lab.watch(), self.lab.cancel())?;
             for name in tests {
                 built.insert(name.clone(), builder.build(self.lab.sources(), name)?);

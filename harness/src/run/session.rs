@@ -1,5 +1,6 @@
 //! A guest together with the modules that can be loaded into it.
 
+use super::covered::Collector;
 use super::event::Start;
 use super::material::{Material, ModuleFile};
 use crate::gdb;
@@ -23,6 +24,8 @@ pub struct Session {
     material: Material,
     /// The modules that the guest's modprobe finds.
     pushed: Index,
+    /// Which code is executed, where that is collected.
+    pub(super) collector: Option<Collector>,
 }
 
 /// Why a module did not get into the guest.
@@ -50,7 +53,7 @@ pub struct Loaded {
 
 impl Session {
     pub(super) fn new(guest: Guest, start: Start, material: Material) -> Self {
-        Session { guest, start, material, pushed: Index::default() }
+        Session { guest, start, material, pushed: Index::default(), collector: None }
     }
 
     /// The guest.
@@ -108,7 +111,11 @@ impl Session {
     fn load_file(&mut self, file: &ModuleFile, params: &str, flags: u32) -> Result<Answer<()>, SessionError> {
         let path = format!("{MODULES}/{}.ko", file.name);
         self.put(&path, &file.bytes)?;
-        Ok(self.guest.load_module(&path, params, flags)?)
+        self.cover_module(&file.name, &file.bytes);
+        self.take_cover()?;
+        let answer = self.guest.load_module(&path, params, flags)?;
+        self.take_cover()?;
+        Ok(answer)
     }
 
     /// Removes a module.
@@ -117,7 +124,9 @@ impl Session {
     ///
     /// Where the guest fails. What the kernel answers is no error here.
     pub fn unload(&mut self, name: &str, force: bool) -> Result<Answer<()>, SessionError> {
-        Ok(self.guest.unload_module(&kernel_name(name), force)?)
+        let answer = self.guest.unload_module(&kernel_name(name), force)?;
+        self.take_cover()?;
+        Ok(answer)
     }
 
     /// Puts a module, and those that it needs, where the guest's modprobe finds them.
@@ -169,14 +178,20 @@ impl Session {
         let mut sections = Vec::new();
         for entry in listed {
             let section = String::from_utf8_lossy(&entry.name).into_owned();
-            let text = self.guest.read_file(&format!("{dir}/{section}"), 64)?.unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            let address = text.trim().strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
-            if let Some(Ok(address)) = address {
+            if let Some(address) = self.section(name, &section)? {
                 sections.push((section, address));
             }
         }
         Ok(sections)
+    }
+
+    /// Where one of a loaded module's sections is; nothing where it is not loaded, or has no such section.
+    pub(super) fn section(&mut self, name: &str, section: &str) -> Result<Option<u64>, SessionError> {
+        let path = format!("/sys/module/{name}/sections/{section}");
+        let text = self.guest.read_file(&path, 64)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let address = text.trim().strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
+        Ok(address.and_then(Result::ok))
     }
 
     /// Puts a file of the host's into the guest, with the directories that lead to it.
