@@ -15,6 +15,8 @@ impl Executor<'_> {
         if self.debugger.is_some() {
             self.backtrace()?;
         }
+        // Only the scenario is to hit it.
+        self.session().hold_cover(true);
         let folder = self.session().debug()?;
         let argument = match &breakpoint.module {
             None => None,

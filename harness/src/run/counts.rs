@@ -29,7 +29,8 @@ const OBJECTS: usize = 1 << 16;
 const AT_ONCE: usize = 1000;
 
 /// Why what kcov saw may not be all.
-pub(super) const OVERRUN: &str = "the kernel executed more in one go than kcov had room for";
+pub(super) const OVERRUN: &str =
+    "more was executed in one go, or by more programs at once, than kcov had room for";
 
 /// How a kernel says what it executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

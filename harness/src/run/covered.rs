@@ -29,6 +29,8 @@ pub(super) struct Collector {
     layout: Layout,
     executed: Executed,
     complete: bool,
+    /// Whether the guest is not to be asked now.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Session {
         }
         let base = self.random_base()?;
         let (layout, executed) = Default::default();
-        self.collector = Some(Collector { base, modules, layout, executed, complete: true });
+        self.collector = Some(Collector { base, modules, layout, executed, complete: true, held: false });
         Ok(())
     }
 
@@ -86,10 +88,17 @@ impl Session {
         }
     }
 
+    /// Whether [`Session::take_cover`] has to wait: it has the guest do things, and would meet a breakpoint.
+    pub(super) fn hold_cover(&mut self, hold: bool) {
+        if let Some(collector) = &mut self.collector {
+            collector.held = hold;
+        }
+    }
+
     /// Takes over what was executed since this was last done, while it is known which module is where: to be called before
-    /// and after a module is loaded, and after it is removed.
+    /// and after modules come and go.
     pub(super) fn take_cover(&mut self) -> Result<(), SessionError> {
-        let Some(mut collector) = self.collector.take() else { return Ok(()) };
+        let Some(mut collector) = self.collector.take_if(|collector| !collector.held) else { return Ok(()) };
         let taken = collector.take(self);
         self.collector = Some(collector);
         taken
@@ -97,6 +106,7 @@ impl Session {
 
     /// What a case has executed, as lines, and whether that is all.
     pub(super) fn covered(&mut self, case: &str) -> Result<(Coverage, bool), Error> {
+        self.hold_cover(false);
         self.take_cover().map_err(|error| match error {
             SessionError::Guest(error) => Error::Guest(error),
             error => Error::Session(error.to_string()),

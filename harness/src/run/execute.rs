@@ -248,6 +248,9 @@ impl<'a> Executor<'a> {
                 mismatches => Err(StepError::Mismatch(mismatches)),
             }
         });
+        if result.is_ok() {
+            self.take_cover();
+        }
         self.reports.push(StepReport {
             name: name.to_owned(),
             place: self.steps.place(step.at),
@@ -257,6 +260,14 @@ impl<'a> Executor<'a> {
             subtests: subtests..self.subtests.tests.len(),
         });
         result
+    }
+
+    /// Takes over what was executed, since the step may have loaded and removed modules by way of programs. A guest that does
+    /// not answer any more is for the next step to meet.
+    fn take_cover(&mut self) {
+        let waits = self.debugger.as_ref().is_some_and(|debugger| !debugger.is_over());
+        self.session().hold_cover(waits);
+        let _ = self.session().take_cover();
     }
 
     /// The outcome of a case that ended early. What the kernel said of itself comes before what followed from it.
