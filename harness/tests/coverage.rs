@@ -49,10 +49,34 @@ steps:
   - run: poweroff -f
 ";
 
-fn run(dir: &Path, image: &str) -> Output {
+/// Names a kernel's build folder with `CONFIG_KCOV`, without `CONFIG_GCOV_KERNEL`, for a machine like this one: no image has such a
+/// kernel.
+const KCOV_TREE: &str = "KMODLAB_KCOV_TREE";
+
+/// What programs have it do, and what they do themselves.
+const BY_PROGRAMS: &str = "\
+name: by programs
+steps:
+  - push: probe_target
+  - run: [modprobe, probe_target]
+  - run: echo long 5 3 > /proc/probe_target
+  - spawn: { name: forever, run: 'while :; do echo u64 5 3 > /proc/probe_target; done' }
+  - wait-for: { file: { path: /proc/probe_target, contains: command=u64 } }
+  - stop: forever
+  - run: [rmmod, probe_target]
+";
+
+/// There is no such program, which must be told as ever.
+const NO_PROGRAM: &str = "\
+name: no program
+steps:
+  - run: [no-such-program]
+";
+
+fn run(dir: &Path, kernel: &[&str]) -> Output {
     let coverage = dir.join("coverage");
     let mut kmodlab = Command::new(env!("CARGO_BIN_EXE_kmodlab"));
-    kmodlab.args(["run", "--image", image, "--jobs", "2"]).arg(dir).arg("--coverage-dir").arg(coverage);
+    kmodlab.arg("run").args(kernel).args(["--jobs", "2"]).arg(dir).arg("--coverage-dir").arg(coverage);
     kmodlab.arg("--json").arg(dir.join("report.json"));
     kmodlab.arg("--artifacts").arg(dir.join("artifacts")).output().expect("kmodlab")
 }
@@ -82,6 +106,14 @@ fn calls(counts: &Value, name: &str) -> u64 {
     counts.functions.get(&function::Key { name: name.to_owned() }).expect(name).count
 }
 
+/// The count of the first line with a text. Lines are the source's: the first in the body of a function counts its calls.
+fn line(counts: &Value, text: &str) -> u64 {
+    let source = fs::read_to_string("../test-modules/probe_target/probe_target.c").unwrap();
+    let at = source.lines().position(|line| line.contains(text)).expect(text) + 1;
+    let key = lcov::report::section::line::Key { line: at.try_into().unwrap() };
+    counts.lines.get(&key).unwrap_or_else(|| panic!("no line {at}: {text}")).count
+}
+
 #[test]
 fn a_case_tells_how_often_each_function_of_a_module_was_called() {
     let required = std::env::var(REQUIRE_VM).is_ok_and(|value| value == "1");
@@ -97,7 +129,7 @@ fn a_case_tells_how_often_each_function_of_a_module_was_called() {
     for (name, text) in [("counted", COUNTED), ("fails", FAILS), ("dies", DIES)] {
         fs::write(dir.path().join(format!("{name}.yaml")), text).unwrap();
     }
-    let output = run(dir.path(), IMAGE);
+    let output = run(dir.path(), &["--image", IMAGE]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no coverage of dies@ppc64: "), "{said}");
@@ -112,18 +144,42 @@ fn a_case_tells_how_often_each_function_of_a_module_was_called() {
     let counted = counts(&report, "counted");
     let of = ["recurse", "sum", "fail"].map(|name| calls(counted, &format!("probe_target_{name}")));
     assert_eq!(of, [5, 1, 0]);
-    // Lines are the source's: the first in the body of a function counts its calls.
-    let source = fs::read_to_string("../test-modules/probe_target/probe_target.c").unwrap();
-    let line = |text: &str| {
-        let at = source.lines().position(|line| line.contains(text)).expect(text) + 1;
-        let key = lcov::report::section::line::Key { line: at.try_into().unwrap() };
-        counted.lines.get(&key).unwrap_or_else(|| panic!("no line {at}: {text}")).count
-    };
-    assert_eq!(line("int result = a + b + c;"), 1);
-    assert_eq!(line("long result = a - b;"), 0);
+    assert_eq!(line(counted, "int result = a + b + c;"), 1);
+    assert_eq!(line(counted, "long result = a - b;"), 0);
     let fails = counts(&report, "fails");
     assert_eq!(["recurse", "sum"].map(|name| calls(fails, &format!("probe_target_{name}"))), [0, 1]);
     assert!(report.sections.keys().all(|key| key.test_name != "dies"));
+}
+
+#[test]
+fn a_case_tells_what_kcov_saw() {
+    let Ok(tree) = std::env::var(KCOV_TREE) else {
+        eprintln!("skipped: {KCOV_TREE} names no kernel's build folder");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [("counted", COUNTED), ("fails", FAILS), ("dies", DIES), ("by_programs", BY_PROGRAMS)];
+    for (name, text) in cases.into_iter().chain([("no_program", NO_PROGRAM)]) {
+        fs::write(dir.path().join(format!("{name}.yaml")), text).unwrap();
+    }
+    let output = run(dir.path(), &["--kernel-tree", &tree]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no coverage of dies@tree: "), "{said}");
+    assert!(said.contains("ENOENT"), "{said}");
+    assert!(!said.contains("is not complete"), "{said}");
+    let report = Report::from_file(dir.path().join("coverage/tree.info")).unwrap();
+    let functions = ["init", "recurse", "sum", "long", "u64", "fail"];
+    for (case, expected) in
+        [("counted", [1, 1, 1, 0, 0, 0]), ("fails", [1, 0, 1, 0, 0, 0]), ("by_programs", [1, 0, 0, 1, 1, 0])]
+    {
+        let counts = counts(&report, case);
+        let found = functions.map(|name| calls(counts, &format!("probe_target_{name}")));
+        assert_eq!(found, expected, "{case}: {functions:?}");
+        let lines = ["sum", "long", "fail"].map(|name| format!("*result = probe_target_{name}("));
+        let expected = [expected[2], expected[3], expected[5]];
+        assert_eq!(lines.map(|text| line(counts, &text)), expected, "{case}");
+    }
 }
 
 #[test]
@@ -133,9 +189,9 @@ fn a_kernel_that_counts_nothing_is_told_with_the_option() {
     }
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("counted.yaml"), COUNTED).unwrap();
-    let output = run(dir.path(), "x86_64");
+    let output = run(dir.path(), &["--image", "x86_64"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("CONFIG_GCOV_KERNEL"), "{said}");
+    assert!(said.contains("CONFIG_GCOV_KERNEL or CONFIG_KCOV"), "{said}");
     assert!(!dir.path().join("coverage/x86_64.info").exists());
 }

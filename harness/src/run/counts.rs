@@ -52,10 +52,7 @@ pub(super) enum Error {
     )]
     Option { arch: &'static str },
     /// Another compiler's counts.
-    #[error(
-        "the kernel was compiled by clang; `--coverage-dir` reads the counts of gcc's kernels only\n\
-         build it with CONFIG_KCOV=y, which does for both"
-    )]
+    #[error("the kernel was compiled by clang; `--coverage-dir` reads the counts of gcc's kernels only")]
     Clang,
     /// The kernel is somewhere else than it was linked to, and there is no telling where.
     #[error(
