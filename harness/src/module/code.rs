@@ -12,6 +12,9 @@ use crate::arch::{Arch, Jump};
 /// What is called (`kernel/kcov.c`).
 const COUNTS: &str = "__sanitizer_cov_trace_pc";
 
+/// What a module's own functions are called besides (`include/linux/module.h`).
+const ALIASES: [&str; 2] = ["init_module", "cleanup_module"];
+
 /// A module's code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Code {
@@ -84,7 +87,15 @@ impl Code {
                 }
             }
         }
-        code.functions = file.symbols().filter_map(|symbol| function(&file, &symbol, arch)).collect();
+        let functions = file.symbols().filter_map(|symbol| function(&file, &symbol, arch));
+        let (aliases, functions): (Vec<_>, Vec<_>) =
+            functions.partition(|function| ALIASES.contains(&function.name.as_str()));
+        code.functions = functions;
+        for alias in aliases {
+            if code.functions.iter().all(|function| function.start != alias.start) {
+                code.functions.push(alias);
+            }
+        }
         Ok(code)
     }
 }
@@ -143,6 +154,8 @@ mod tests {
         let code = [call(0xe8), call(0xe8), call(0xe8), [0x90; 5], call(0xe9)].concat();
         object.append_section_data(text, &code, 16);
         object.add_symbol(symbol("twice.isra.0", 0, 20, SymbolSection::Section(text)));
+        object.add_symbol(symbol("init_module", 0, 20, SymbolSection::Section(text)));
+        object.add_symbol(symbol("cleanup_module", 15, 5, SymbolSection::Section(text)));
         object.add_symbol(symbol("twice.cold", 15, 5, SymbolSection::Section(text)));
         object.add_symbol(symbol("nothing", 20, 5, SymbolSection::Section(text)));
         let counts = object.add_symbol(symbol(COUNTS, 0, 0, SymbolSection::Undefined));
@@ -162,17 +175,17 @@ mod tests {
         let offsets: Vec<u64> = code.calls.iter().map(|call| call.offset).collect();
         assert_eq!(offsets, [1, 11]);
         let names: Vec<&str> = code.functions.iter().map(|function| function.name.as_str()).collect();
-        assert_eq!(names, ["twice", "nothing"]);
+        assert_eq!(names, ["twice", "nothing", "cleanup_module"]);
         let counted: Vec<bool> =
             code.functions.iter().map(|of| code.calls.iter().any(|at| of.has(at))).collect();
-        assert_eq!(counted, [true, false]);
+        assert_eq!(counted, [true, false, false]);
     }
 
     #[test]
     fn where_calls_do_not_show_none_is_told() {
         let code = Code::of(&module(), "mips64el".parse().unwrap()).unwrap();
         assert_eq!(code.calls, []);
-        assert_eq!(code.functions.len(), 2);
+        assert_eq!(code.functions.len(), 3);
     }
 
     #[test]
