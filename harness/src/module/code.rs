@@ -15,6 +15,11 @@ const COUNTS: &str = "__sanitizer_cov_trace_pc";
 /// What a module's own functions are called besides (`include/linux/module.h`).
 const ALIASES: [&str; 2] = ["init_module", "cleanup_module"];
 
+/// Lists the functions that begin with room for the function tracer (gcc's `-fpatchable-function-entry`), where the kernel has
+/// them do so: two instructions, on arm64 and others.
+const ROOMY: &str = "__patchable_function_entries";
+const ROOM: u64 = 8;
+
 /// A module's code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Code {
@@ -24,6 +29,8 @@ pub struct Code {
     pub functions: Vec<Function>,
     /// Where kcov is called from, and returns to.
     pub calls: Vec<Place>,
+    /// The bytes at the beginning of each function that are room for the function tracer, and of no line.
+    pub room: u64,
 }
 
 /// A section of code.
@@ -87,6 +94,7 @@ impl Code {
                 }
             }
         }
+        code.room = if file.section_by_name(ROOMY).is_some() { ROOM } else { 0 };
         let functions = file.symbols().filter_map(|symbol| function(&file, &symbol, arch));
         let (aliases, functions): (Vec<_>, Vec<_>) =
             functions.partition(|function| ALIASES.contains(&function.name.as_str()));
@@ -171,6 +179,7 @@ mod tests {
     #[test]
     fn the_places_are_those_from_which_kcov_is_called_and_returns_to() {
         let code = Code::of(&module(), x86_64()).unwrap();
+        assert_eq!(code.room, 0);
         assert_eq!(code.sections, [Section { name: ".text".into(), size: 25 }]);
         let offsets: Vec<u64> = code.calls.iter().map(|call| call.offset).collect();
         assert_eq!(offsets, [1, 11]);

@@ -182,8 +182,9 @@ impl Module {
             }
         }
         for function in &self.code.functions {
-            let found = lines.in_section(&function.start.section, function.start.offset);
-            let Some((file, line)) = found else { continue };
+            let start = &function.start;
+            let begin = start.offset.saturating_add(self.code.room.min(function.size.saturating_sub(1)));
+            let Some((file, line)) = lines.in_section(&start.section, begin) else { continue };
             let is_executed = executed.of(name).any(|place| function.has(place));
             if is_executed || self.code.calls.iter().any(|place| function.has(place)) {
                 told.function(source(file), &function.name, line, is_executed);
