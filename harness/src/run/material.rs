@@ -115,8 +115,11 @@ impl Material {
 
     /// The path of a source file as seen from the kernel's sources, or from the folder of test modules.
     pub(super) fn short_path(&self, file: &str) -> String {
-        let tree = self.image.prepared.headers.as_ref();
-        let short = tree.and_then(|tree| Path::new(file).strip_prefix(&tree.dir).ok());
+        let tree = self.image.prepared.headers.as_ref().map(|tree| tree.dir.as_path());
+        // A folder that `O=` named has a link to where the sources are.
+        let sources = tree.and_then(|tree| fs::canonicalize(tree.join("source")).ok());
+        let mut places = sources.as_deref().into_iter().chain(tree);
+        let short = places.find_map(|place| Path::new(file).strip_prefix(place).ok());
         short.map_or_else(|| file.to_owned(), |short| short.display().to_string())
     }
 
