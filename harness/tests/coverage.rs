@@ -136,7 +136,7 @@ fn a_case_tells_how_often_each_function_of_a_module_was_called() {
     // The reports say it, too, at the case.
     let json = fs::read(dir.path().join("report.json")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    let warned = |case: &&serde_json::Value| !case["warnings"].as_array().unwrap().is_empty();
+    let warned = |case: &&serde_json::Value| case.get("warnings").is_some();
     let warned: Vec<_> = json["cases"].as_array().unwrap().iter().filter(warned).collect();
     assert_eq!(warned.iter().map(|case| &case["scenario"]).collect::<Vec<_>>(), ["dies"]);
     assert!(warned[0]["warnings"][0].as_str().unwrap().starts_with("no coverage of dies@ppc64: "));
@@ -152,11 +152,10 @@ fn a_case_tells_how_often_each_function_of_a_module_was_called() {
 }
 
 #[test]
+#[ignore = "no image has a kernel with kcov; KMODLAB_KCOV_TREE names one"]
 fn a_case_tells_what_kcov_saw() {
-    let Ok(tree) = std::env::var(KCOV_TREE) else {
-        eprintln!("skipped: {KCOV_TREE} names no kernel's build folder");
-        return;
-    };
+    let tree =
+        std::env::var(KCOV_TREE).unwrap_or_else(|_| panic!("{KCOV_TREE} names no kernel's build folder"));
     let dir = tempfile::tempdir().unwrap();
     let cases = [("counted", COUNTED), ("fails", FAILS), ("dies", DIES), ("by_programs", BY_PROGRAMS)];
     for (name, text) in cases.into_iter().chain([("no_program", NO_PROGRAM)]) {

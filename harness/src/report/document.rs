@@ -80,7 +80,7 @@ pub struct Case {
     /// The folder with its artifacts, where they are kept.
     pub artifacts: Option<String>,
     /// What one should know besides how it ended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
