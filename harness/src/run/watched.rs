@@ -87,9 +87,11 @@ impl Session {
                 let before =
                     guest.read_file(&wanted, SCAN_LIMIT)?.map_err(|errno| refused(&wanted, errno))?;
                 write(guest, &wanted, name.as_bytes())?;
-                let text = self.read_scan()?;
-                write(self.guest(), &wanted, before.trim_ascii_end())?;
-                text
+                let text = self.read_scan();
+                // What is empty would not be written at all; the blank around a name is nothing to the module.
+                let before = Some(before.trim_ascii_end()).filter(|name| !name.is_empty()).unwrap_or(b"\n");
+                write(self.guest(), &wanted, before)?;
+                text?
             }
             Err(errno) => return Ok(Err(errno)),
         };
