@@ -54,9 +54,13 @@ fn behind_instance(line: &str) -> Option<(Context<'_>, &str)> {
 /// option `verbose`: pid, cpu, flags, preemption count, index, the absolute time, and the time since the first event.
 fn verbose(line: &str) -> Option<(Context<'_>, &str)> {
     let comm = line.get(..DEFAULT_DASH)?.trim_ascii();
-    let (pid, rest) = digits(line.get(DEFAULT_DASH..)?.trim_ascii_start())?;
-    let (cpu, rest) = digits(rest.trim_ascii_start())?;
-    let (flags, rest) = rest.trim_ascii_start().split_once(" [")?;
+    let mut cursor = Cursor { line, at: DEFAULT_DASH };
+    cursor.blanks();
+    let pid = i32::try_from(cursor.number()?).ok()?;
+    cursor.blanks();
+    let cpu = cursor.number()?;
+    cursor.blanks();
+    let (flags, rest) = cursor.rest()?.split_once(" [")?;
     if !flags.bytes().all(|b| b.is_ascii_hexdigit() || b == b' ') {
         return None;
     }
@@ -68,7 +72,6 @@ fn verbose(line: &str) -> Option<(Context<'_>, &str)> {
         return None;
     }
     let (_, rest) = rest.split_once("): ")?;
-    let (pid, cpu) = (pid.parse().ok()?, cpu.parse().ok()?);
     let comm = (comm != "<...>").then_some(comm);
     Some((Context { comm, pid, cpu, flags: "", time }, rest))
 }
@@ -190,9 +193,4 @@ impl<'a> Cursor<'a> {
     fn rest(&self) -> Option<&'a str> {
         self.line.get(self.at..)
     }
-}
-
-pub(super) fn digits(text: &str) -> Option<(&str, &str)> {
-    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
-    (end > 0).then(|| text.split_at_checked(end)).flatten()
 }

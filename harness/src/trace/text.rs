@@ -6,7 +6,7 @@
 
 use memchr::memchr;
 
-use super::context::{DEFAULT_DASH, LATENCY_DASH, context, digits};
+use super::context::{DEFAULT_DASH, LATENCY_DASH, context};
 use super::event::ModuleEvent;
 
 /// What stands before the event in a line: who, where and when.
@@ -119,7 +119,7 @@ fn event_or<'a>(line: &'a str, otherwise: Line<'a>) -> Line<'a> {
 /// The kernel's `CPU:0 [LOST 12 EVENTS]`, `CPU:0 [LOST EVENTS]`; trace-cmd's `CPU:0 [12 EVENTS DROPPED]`,
 /// `CPU:0 [EVENTS DROPPED]`.
 fn lost(start: &str) -> Option<Lost> {
-    let (cpu, rest) = digits(start.strip_prefix("CPU:")?)?;
+    let (cpu, rest) = start.strip_prefix("CPU:")?.split_once(' ')?;
     let inner = rest.trim_ascii().strip_prefix('[')?.strip_suffix(']')?;
     let count = match inner.strip_prefix("LOST") {
         Some(rest) => rest.strip_suffix("EVENTS")?,
