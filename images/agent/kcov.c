@@ -306,38 +306,6 @@ void handle_cover(struct job *job)
 	reply_done(job->id, 0, count, complete);
 }
 
-/* Becomes the program, which is looked for as posix_spawnp(3) does it; an errno. */
-static int become(char **argv, char **env)
-{
-	const char *path = getenv("PATH"), *end;
-	size_t name = strlen(argv[0]);
-	bool denied = false;
-
-	if (strchr(argv[0], '/') || !name) {
-		execve(argv[0], argv, env);
-		return errno;
-	}
-	for (path = path ? path : "/bin:/usr/bin"; path; path = *end ? end + 1 : NULL) {
-		char file[4096];
-		size_t dir;
-
-		end = strchrnul(path, ':');
-		dir = (size_t)(end - path);
-		if (dir + name + 2 > sizeof(file))
-			continue;
-		memcpy(file, path, dir);
-		file[dir] = '/';
-		memcpy(file + dir + (dir > 0), argv[0], name + 1);
-		execve(file, argv, env);
-		if (errno == EACCES)
-			denied = true;
-		else if (errno != ENOENT && errno != ENOTDIR && errno != ESTALE && errno != ENODEV &&
-			 errno != ETIMEDOUT)
-			return errno;
-	}
-	return denied ? EACCES : ENOENT;
-}
-
 /* How many arguments of ours come before the environment and the arguments of a program that is to be covered. */
 #define OWN_ARGUMENTS 5
 
@@ -418,7 +386,10 @@ int run_covered(char **arguments)
 		error = errno;
 	close(fd);
 	fcntl(status, F_SETFD, FD_CLOEXEC);
-	if (!error)
-		error = become(arguments + 3 + count, env);
+	if (!error) {
+		/* Looks where our PATH says, as posix_spawnp(3) does. */
+		execvpe(arguments[3 + count], arguments + 3 + count, env);
+		error = errno;
+	}
 	return write(status, &error, sizeof(error)) < 0;
 }
