@@ -55,11 +55,6 @@ impl Notes {
             })
         })
     }
-
-    /// As [`Origin::source`].
-    pub fn source(&self, ran_in: &Path, file: &Path) -> PathBuf {
-        self.origin.source(ran_in, file)
-    }
 }
 
 impl Origin {

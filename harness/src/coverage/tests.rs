@@ -122,9 +122,7 @@ fn sources_are_those_of_the_user_and_not_the_copy_that_was_compiled() {
         fs::write(dir.path().join(path), "").unwrap();
     }
     let module = Origin::Module { name: "mod".into(), dir: dir.path().join("mod") };
-    let source = |origin: &Origin, file: &str| {
-        notes(dir.path(), origin.clone()).source(Path::new("/linux/out"), Path::new(file))
-    };
+    let source = |origin: &Origin, file: &str| origin.source(Path::new("/linux/out"), Path::new(file));
     assert_eq!(source(&module, "mod/mod.c"), dir.path().join("mod/mod.c"));
     assert_eq!(source(&module, "mod/../include/compat.h"), dir.path().join("include/compat.h"));
     assert_eq!(source(&module, "./include/linux/list.h"), Path::new("/linux/out/include/linux/list.h"));

@@ -213,7 +213,7 @@ fn read(
     let mut gcov = Command::new(&notes.gcov);
     gcov.dir(dir).args(["--json-format", "--stdout", "--branch-probabilities"]).args(objects);
     let printed = gcov.check(cancel)?.stdout;
-    Ok(coverage::read(case, &printed, &|ran_in, file| notes.source(ran_in, file))?)
+    Ok(coverage::read(case, &printed, &|ran_in, file| notes.origin.source(ran_in, file))?)
 }
 
 #[cfg(test)]

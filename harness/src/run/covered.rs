@@ -1,6 +1,6 @@
 //! Which code a guest's kernel executes, where it has kcov.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use fs_err as fs;
@@ -174,6 +174,12 @@ impl Module {
         let lines = match &self.elf {
             Elf::File(file) => Lines::read(&fs::read(file)?)?,
             Elf::Bytes(bytes) => Lines::read(bytes)?,
+        };
+        // Many lines are of few files.
+        let mut sources: HashMap<String, PathBuf> = HashMap::new();
+        let mut source = |file: &str| match sources.get(file) {
+            Some(source) => source.clone(),
+            None => sources.entry(file.to_owned()).or_insert(source(file)).clone(),
         };
         let places = self.code.calls.iter().map(|place| (place, false));
         for (place, executed) in places.chain(executed.of(name).map(|place| (place, true))) {
